@@ -1,0 +1,135 @@
+"""Compute for sale, and what a model needs of it.
+
+Offers are what providers sell now; rungs are offers in the order they will be tried; refusals keep the reason
+for everything that was not chosen, because a user who cannot be placed needs the whole story.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from moorage.domain.model import SizedItem
+
+GIB = 1024**3
+GB = 10**9
+
+
+class Availability(StrEnum):
+    NONE = "none"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    UNKNOWN = "unknown"
+
+
+class Feature(StrEnum):
+    """What a deployment may ask for and a provider may be unable to do."""
+
+    CONTAINER_IMAGE = "container_image"
+    HUB_MODEL = "hub_model"
+    GPU = "gpu"
+    SPOT = "spot"
+    REGION = "region"
+    SEVERAL_REPLICAS = "several_replicas"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One thing a provider sells now, for one replica.
+
+    `usable_bytes` is what a replica can really allocate over all its accelerators (or of main memory, for a
+    CPU offer), below the nominal `memory_bytes` of one accelerator times `count`. Prices are USD per hour.
+    """
+
+    id: str  # unique and stable within the provider
+    provider: str
+    gpu: str | None
+    count: int  # accelerators per replica, 0 for a CPU offer
+    memory_bytes: int
+    usable_bytes: int
+    price_per_hour: float
+    price_source: str
+    price_as_of: str  # ISO date
+    region: str | None = None
+    spot: bool = False
+    availability: Availability = Availability.UNKNOWN
+    compute_capability: float | None = None
+    cuda: float | None = None
+    engines: tuple[str, ...] | None = None  # runtimes that can run there; None: any
+    engines_missing: tuple[tuple[str, str], ...] = ()  # (runtime, why it cannot and what to install)
+    load_seconds: float | None = None
+    note: str | None = None  # e.g. how much is free of how much
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Memory of one replica as an itemised sum. `min_vram_gb` is the tier it is snapped up to (GB)."""
+
+    total_bytes: int
+    min_vram_gb: float
+    items: tuple[SizedItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeOption:
+    """One way to run the model: a runtime of the registry, on CPU or GPU, with its own estimate."""
+
+    runtime: str
+    accelerator: bool  # True: needs a GPU; False: runs on the CPU
+    estimate: Estimate
+    min_compute_capability: float | None = None
+    min_cuda: float | None = None
+    shards: bool = False  # several accelerators can share one replica
+    heads: int | None = None  # attention heads, which must divide by the number of shards
+    per_shard_bytes: int = 0  # what each further accelerator costs on top
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """What the core asks a provider for. A provider may use it to leave out what can never fit."""
+
+    options: tuple[RuntimeOption, ...]
+    replicas: int
+    source_kind: str  # "hub" | "upload" | "image"
+    region: str | None = None
+    spot: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementPolicy:
+    """The owner's wishes about compute. None means: no wish."""
+
+    provider: str = "auto"
+    gpu_tier: str | None = None
+    region: str | None = None
+    spot: bool | None = None
+    max_price_per_hour: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """An offer that fits, with the runtime that would run on it."""
+
+    offer: Offer
+    runtime: str
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedOffer:
+    """An offer that does not do, why, and the smallest change of the request that would make it do."""
+
+    provider: str
+    gpu: str | None
+    count: int
+    reason: str
+    smallest_change: str | None = None
+    region: str | None = None
+    price_per_hour: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    ladder: tuple[Rung, ...]
+    refused: tuple[RefusedOffer, ...]

@@ -1,0 +1,355 @@
+"""What the core needs from outside, as protocols.
+
+Adapters and providers implement them, `main` connects them. Each protocol's docstring is its contract;
+`moorage.testing` holds the suites that check it, for our adapters and for a third party's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+from moorage.domain.compute import Feature, Offer, Requirements
+from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
+from moorage.domain.deployment import Deployment, Handle, Phase
+from moorage.domain.event import Event
+from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, User
+from moorage.domain.model import HubModel, ModelProfile, Source
+
+# -- small ones ---------------------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """The time, with zone UTC."""
+
+
+class SecretBox(Protocol):
+    """Authenticated sealing under a key ring. `context` is bound to the text: a sealed value moved to
+    another place does not open."""
+
+    def seal(self, secret: bytes, context: str) -> str: ...
+
+    def open(self, sealed: str, context: str) -> bytes:
+        """Raises ValueError when the text was changed, moved, or sealed under a key that is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingAnswer:
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes  # cut at the guard's limit
+
+
+class Outgoing(Protocol):
+    """The one way to a URL that a user gave: https, public addresses only, pinned after resolution, no
+    redirects, bounded answer and time."""
+
+    async def check(self, url: str) -> None:
+        """Raises OutgoingRefused with the rule that the URL breaks; connects to nothing."""
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> OutgoingAnswer:
+        """Checks again, then sends. Raises OutgoingRefused, or OutgoingFailed when no answer came."""
+
+
+class ModelHub(Protocol):
+    async def profile(self, model: HubModel, token: str | None) -> ModelProfile:
+        """Reads metadata only, never weights. Raises a ModelError, or HubUnavailable."""
+
+
+# -- providers ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What opens an account at a provider. Never printed."""
+
+    values: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who the credentials turned out to be, in the provider's words."""
+
+    id: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionPlan:
+    """All that a provider needs to run one revision. `env` and `hub_token` are opened secrets."""
+
+    deployment_id: str
+    organization_id: str
+    revision: int
+    source: Source  # pinned to a commit or digest
+    runtime: str
+    offer: Offer
+    replicas: int
+    memory_bytes: int  # of one replica, from the estimate
+    task: str | None = None
+    context_length: int | None = None
+    concurrency: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    hub_token: str | None = field(default=None, repr=False)
+
+
+class ReplicaState(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One running copy. `url` is the base URL requests go to, set when `state` is READY."""
+
+    id: str
+    state: ReplicaState
+    url: str | None = None
+    message: str | None = None
+
+
+class Trouble(StrEnum):
+    """Why an endpoint will not become ready by waiting."""
+
+    NO_CAPACITY = "no_capacity"
+    CRASH_LOOP = "crash_loop"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the provider sees now. `trouble` is set when waiting will not help; `log_tail` then has the last
+    lines of the replica's log, oldest first."""
+
+    replicas: tuple[Replica, ...]
+    stage: str | None = None  # what it is doing, in a word: "downloading", "loading", …
+    trouble: Trouble | None = None
+    message: str | None = None
+    log_tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The provider has confirmed that nothing of that name exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class StillThere:
+    """Deletion is under way; ask again after `after` seconds."""
+
+    after: float = 1.0
+
+
+class Provider(Protocol):
+    """Compute that can run deployments.
+
+    Every call may be repeated, and may be made by a process that died since the last one. `create` adopts
+    what already exists under the name; it never makes a second. `delete` of what is not there is `Absent`.
+    Errors are `ProviderError`s of `moorage.errors`, nothing else.
+    """
+
+    name: str
+    unsupported: Mapping[Feature, str]
+
+    async def check_credentials(self, credentials: Credentials | None) -> Account:
+        """Raises Unauthorized when they are refused."""
+
+    async def offers(self, need: Requirements, credentials: Credentials | None) -> Sequence[Offer]:
+        """What is sold now. An offer too small for `need` is listed all the same, so that it can be refused
+        with its reason; one whose room is taken has availability NONE."""
+
+    async def find(self, name: str, credentials: Credentials | None) -> Handle | None: ...
+
+    async def create(self, plan: RevisionPlan, name: str, credentials: Credentials | None) -> Handle:
+        """Starts what `plan` says under `name`, or adopts it. Raises NoCapacity when there is no room."""
+
+    async def observe(self, handle: Handle, credentials: Credentials | None) -> Observation:
+        """Raises Gone when nothing of that name exists."""
+
+    async def apply(self, handle: Handle, plan: RevisionPlan, credentials: Credentials | None) -> Handle:
+        """Changes what runs (replicas, env) to what `plan` says."""
+
+    async def delete(self, handle: Handle, credentials: Credentials | None) -> Absent | StillThere: ...
+
+    def owned(self, credentials: Credentials | None) -> AsyncIterator[Handle]:
+        """Everything the provider holds under our tag."""
+
+    async def aclose(self) -> None:
+        """Lets go of connections and watches. What runs goes on running."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    at: datetime
+    replica: str
+    text: str
+
+
+@runtime_checkable
+class Logs(Protocol):
+    """A provider whose replicas' logs can be read."""
+
+    def logs(
+        self, handle: Handle, credentials: Credentials | None, *, tail: int, follow: bool
+    ) -> AsyncIterator[LogLine]:
+        """The last `tail` lines, oldest first, then new ones as they come if `follow`. Raises Gone."""
+
+
+@runtime_checkable
+class Watch(Protocol):
+    """A provider that tells when something changed, so that nobody has to poll it."""
+
+    def watch(self, credentials: Credentials | None) -> AsyncIterator[str]:
+        """External names whose state may have changed since the watch began, without end."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConfig:
+    """What a provider's factory gets. The entry point `moorage.providers` names a
+    `Callable[[ProviderConfig], Provider]`; it is called inside the running event loop."""
+
+    data_dir: Path  # the provider's own folder; survives restarts
+    environ: Mapping[str, str] = field(repr=False)  # MOORAGE_* settings, its own among them
+    hub_url: str = "https://huggingface.co"
+
+
+# -- store ------------------------------------------------------------------------------------------------
+
+Row = Organization | User | ApiKey | IdempotencyRecord | Deployment | Delivery | Receiver | WebhookSecret
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A claim on rows until `until`. `token` is unique to the claim and fences every write made under it."""
+
+    token: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """A new row; it is stored with version 1."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Compare-and-set: `row.version` is the version that was read, the stored one becomes the next.
+
+    With `lease`, the row must still be leased under that token (whether or not the lease has run out, as long
+    as nobody else took it); `release` ends the lease with the same write.
+    """
+
+    row: Row
+    lease: str | None = None
+    release: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    event: Event
+
+
+Write = Insert | Update | Append
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    items: tuple[T, ...]
+    next_cursor: str | None  # opaque; None on the last page
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentFilter:
+    phases: frozenset[Phase] = frozenset()  # empty: all
+    provider: str | None = None
+    model: str | None = None  # repo id, model id or image
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFilter:
+    state: str | None = None
+    subject_id: str | None = None
+
+
+class Store(Protocol):
+    """Rows with compare-and-set, leases, and units of work.
+
+    A unit of work is a plain sequence of writes, so that any engine with an atomic batch can be a store. Ids
+    are global; reads that serve a user take the organization and never cross it.
+    """
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        """All or nothing, durable when it returns. Raises AlreadyExists or StaleWrite."""
+
+    async def deployment(self, deployment_id: str, organization_id: str | None = None) -> Deployment | None:
+        """None too when it belongs to another organization than the one given."""
+
+    async def deployments(
+        self, organization_id: str, where: DeploymentFilter, cursor: str | None, limit: int
+    ) -> Page[Deployment]:
+        """Newest first. Raises ValueError for a cursor that is none of ours."""
+
+    async def deployment_named(self, organization_id: str, name: str) -> Deployment | None:
+        """The one that holds the name now; a name is free again when its deployment is deleted or failed."""
+
+    async def serving(self) -> Sequence[Deployment]:
+        """Of all organizations, those that have targets: what the gateway's table is made of."""
+
+    async def events(self, subject_id: str, after: str | None, limit: int) -> Sequence[Event]:
+        """Oldest first, those after the event id `after`."""
+
+    async def delivery(self, delivery_id: str, organization_id: str) -> Delivery | None: ...
+
+    async def deliveries(
+        self, organization_id: str, where: DeliveryFilter, cursor: str | None, limit: int
+    ) -> Page[Delivery]: ...
+
+    async def receiver(self, receiver_id: str) -> Receiver | None: ...
+
+    async def webhook_secret(self, organization_id: str) -> WebhookSecret | None: ...
+
+    async def organization(self, organization_id: str) -> Organization | None: ...
+
+    async def user_named(self, username: str) -> User | None: ...
+
+    async def api_key(self, key_id: str, organization_id: str) -> ApiKey | None: ...
+
+    async def api_key_by_hash(self, hash_: str) -> ApiKey | None: ...
+
+    async def api_keys(self, organization_id: str) -> Sequence[ApiKey]: ...
+
+    async def idempotency_record(self, record_id: str) -> IdempotencyRecord | None: ...
+
+    async def claim_deployments(self, lease: Lease, now: datetime, limit: int) -> Sequence[Deployment]:
+        """Leases up to `limit` rows that are due and that nobody holds, longest due first."""
+
+    async def claim_deliveries(self, lease: Lease, now: datetime, limit: int) -> Sequence[Delivery]: ...
+
+    async def claim_duty(self, duty: str, lease: Lease, now: datetime) -> bool:
+        """A lease on a named duty that one process at a time has (the sweeper). Kept until it runs out."""
+
+    async def renew(self, tokens: Sequence[str], until: datetime) -> frozenset[str]:
+        """Prolongs leases; returns the tokens that still hold something."""
+
+    async def wake(self, deployment_ids: Sequence[str], now: datetime) -> None:
+        """Makes them due at once. Not a change: versions stay."""
+
+    async def next_due(self, now: datetime) -> datetime | None:
+        """The earliest moment after which a claim would find a deployment or a delivery; None for never."""
+
+    def changes(self) -> AsyncIterator[None]:
+        """Yields when another process may have written, without end. This process's own writes are not
+        told: whoever made them knows."""
+
+    async def aclose(self) -> None: ...
