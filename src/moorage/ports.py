@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
@@ -19,6 +18,7 @@ from moorage.domain.deployment import Deployment, Handle, Phase
 from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, User
 from moorage.domain.model import HubModel, ModelProfile, Source
+from moorage.domain.observation import Observation
 
 # -- small ones ---------------------------------------------------------------------------------------
 
@@ -96,43 +96,6 @@ class RevisionPlan:
     concurrency: int | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     hub_token: str | None = field(default=None, repr=False)
-
-
-class ReplicaState(StrEnum):
-    STARTING = "starting"
-    READY = "ready"
-    RESTARTING = "restarting"
-    STOPPED = "stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class Replica:
-    """One running copy. `url` is the base URL requests go to, set when `state` is READY."""
-
-    id: str
-    state: ReplicaState
-    url: str | None = None
-    message: str | None = None
-
-
-class Trouble(StrEnum):
-    """Why an endpoint will not become ready by waiting."""
-
-    NO_CAPACITY = "no_capacity"
-    CRASH_LOOP = "crash_loop"
-    REJECTED = "rejected"
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What the provider sees now. `trouble` is set when waiting will not help; `log_tail` then has the last
-    lines of the replica's log, oldest first."""
-
-    replicas: tuple[Replica, ...]
-    stage: str | None = None  # what it is doing, in a word: "downloading", "loading", …
-    trouble: Trouble | None = None
-    message: str | None = None
-    log_tail: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
