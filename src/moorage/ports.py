@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from moorage.domain.compute import Feature, Offer, Requirements
 from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
@@ -186,6 +186,7 @@ class ProviderConfig:
 # -- store ------------------------------------------------------------------------------------------------
 
 Row = Organization | User | ApiKey | IdempotencyRecord | Deployment | Delivery | Receiver | WebhookSecret
+Claimable = Literal["deployments", "deliveries"]
 T = TypeVar("T")
 
 
@@ -308,8 +309,8 @@ class Store(Protocol):
     async def wake(self, deployment_ids: Sequence[str], now: datetime) -> None:
         """Makes them due at once. Not a change: versions stay."""
 
-    async def next_due(self, now: datetime) -> datetime | None:
-        """The earliest moment after which a claim would find a deployment or a delivery; None for never."""
+    async def next_due(self, kind: Claimable, now: datetime) -> datetime | None:
+        """The earliest moment at which a claim of that kind would find something; None for never."""
 
     def changes(self) -> AsyncIterator[None]:
         """Yields when another process may have written, without end. This process's own writes are not
