@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 
 from moorage.domain.compute import Estimate, PlacementPolicy, RefusedOffer, Rung
@@ -140,6 +140,7 @@ class Meter:
 class Status:
     phase: Phase
     phase_since: datetime
+    seeking_since: datetime  # when the search for compute began that the capacity deadline counts from
     phase_seconds: Mapping[str, float] = field(default_factory=dict)  # of the phases that are over
     conditions: tuple[Condition, ...] = ()
     profile: ModelProfile | None = None
@@ -155,6 +156,7 @@ class Status:
     ready_at: datetime | None = None
     meter: Meter = Meter()
     setbacks: int = 0  # passing failures in a row of the step under way
+    setback: str | None = None  # the last of them, in words
     retry_at: datetime | None = None
 
 
@@ -181,11 +183,6 @@ class Deployment:
         if self.deleted_at is not None and self.status.phase is not Phase.DELETED:
             return Phase.DELETING
         return self.status.phase
-
-    @property
-    def deadline(self) -> datetime:
-        """Until when capacity is looked for."""
-        return self.created_at + timedelta(seconds=self.spec.capacity_deadline_seconds)
 
 
 def with_condition(

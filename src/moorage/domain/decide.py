@@ -1,0 +1,262 @@
+"""What to do next for one deployment: an ordered tuple of small named rules, the first that speaks decides.
+
+Pure and level-triggered: a decision follows from what is wanted, what is stored and what was seen, never from
+how we came here, so that a process which dies at any point loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from moorage.domain.compute import RefusedOffer
+from moorage.domain.deployment import Attempt, Deployment, Failure, Phase, Status
+from moorage.domain.observation import Observation, Trouble
+from moorage.domain.steps import (
+    Abandon,
+    Begin,
+    Create,
+    Enter,
+    GiveUp,
+    Look,
+    Place,
+    Remove,
+    Report,
+    Rest,
+    Step,
+    Validate,
+    Vanished,
+    Wait,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the rules wait, in seconds."""
+
+    ready_timeout: float = 900.0  # from the endpoint's creation until it answers
+    loading_look: float = 5.0  # between looks while loading, where no signal comes
+    ready_look: float = 30.0  # between looks at what serves, where no signal comes
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    deleted: bool
+    min_replicas: int
+    capacity_deadline_seconds: float
+    patience: Patience = Patience()
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """`seen` is None before anybody looked; `Vanished` when the provider knows nothing of the endpoint."""
+
+    status: Status
+    seen: Observation | Vanished | None = None
+
+
+def desired_of(deployment: Deployment, patience: Patience) -> Desired:
+    spec = deployment.spec
+    return Desired(
+        deployment.deleted_at is not None, spec.min_replicas, spec.capacity_deadline_seconds, patience
+    )
+
+
+def decide(desired: Desired, observed: Observed, now: datetime) -> Step:
+    for rule in RULES:
+        step = rule(desired, observed, now)
+        if step is not None:
+            return step
+    raise AssertionError("the last rule always speaks")
+
+
+Rule = Callable[[Desired, Observed, datetime], Step | None]
+
+_SEEKING = (Phase.VALIDATING, Phase.SELECTING_GPU, Phase.CREATING_ENDPOINT)
+
+
+def over(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """A deleted deployment, or a failed one that nobody deletes, needs nothing more."""
+    phase = observed.status.phase
+    if phase is Phase.DELETED or (phase is Phase.FAILED and not desired.deleted):
+        return Rest()
+    return None
+
+
+def deletion_wins(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """Whenever it comes, a deletion is next."""
+    if desired.deleted and observed.status.phase is not Phase.DELETING:
+        return Enter(Phase.DELETING)
+    return None
+
+
+def backing_off(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """After passing trouble nothing is tried before its time."""
+    retry_at = observed.status.retry_at
+    if retry_at is not None and now < retry_at:
+        return Wait(retry_at)
+    return None
+
+
+def clean_first(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """What was created is removed, and its absence confirmed, before anything else is tried or said."""
+    attempt = observed.status.attempt
+    if attempt is not None and (attempt.abandoned or observed.status.phase is Phase.DELETING):
+        return Remove(attempt)
+    return None
+
+
+def deleted(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    if observed.status.phase is Phase.DELETING:
+        return Enter(Phase.DELETED)
+    return None
+
+
+def failed(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """`failed` is said only when nothing is left that bills."""
+    if observed.status.failure is not None:
+        return Enter(Phase.FAILED)
+    return None
+
+
+def out_of_time(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """The owner's deadline for finding capacity."""
+    status = observed.status
+    deadline = status.seeking_since + timedelta(seconds=desired.capacity_deadline_seconds)
+    if status.phase in _SEEKING and now >= deadline:
+        return GiveUp(capacity_failure(status, desired.capacity_deadline_seconds))
+    return None
+
+
+def validate(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    return Validate() if observed.status.phase is Phase.VALIDATING else None
+
+
+def select(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    status = observed.status
+    if status.phase is not Phase.SELECTING_GPU:
+        return None
+    return Begin(status.ladder[0]) if status.ladder else Place()
+
+
+def create(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    attempt = observed.status.attempt
+    if attempt is not None and attempt.handle is None:
+        return Create(attempt)
+    return None
+
+
+def look(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    attempt = observed.status.attempt
+    if attempt is not None and observed.seen is None:
+        return Look(attempt)
+    return None
+
+
+def replace_what_vanished(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """An endpoint deleted behind our back is made again, from the top of the ladder."""
+    attempt = observed.status.attempt
+    if attempt is None:
+        # Only a store that somebody edited by hand leads here; selecting again is always safe.
+        return Enter(Phase.SELECTING_GPU)
+    if isinstance(observed.seen, Vanished):
+        return Abandon(refusal(attempt, "the endpoint no longer exists at the provider"))
+    return None
+
+
+def troubled(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """Waiting will not help: the provider says why."""
+    seen, attempt = observed.seen, observed.status.attempt
+    if not isinstance(seen, Observation) or seen.trouble is None or attempt is None:
+        return None
+    message = seen.message or seen.trouble.value
+    if seen.trouble is Trouble.NO_CAPACITY:
+        return Abandon(refusal(attempt, message))
+    return Abandon(
+        Failure(
+            seen.trouble.value,
+            "\n".join((message, *seen.log_tail)),
+            "Read the last log lines above, mend the model or the settings, and deploy again.",
+        )
+    )
+
+
+def too_slow(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    status, limit = observed.status, desired.patience.ready_timeout
+    if status.phase is not Phase.LOADING_MODEL or now < status.phase_since + timedelta(seconds=limit):
+        return None
+    if isinstance(observed.seen, Observation) and enough(desired, observed.seen):
+        return None
+    return Abandon(
+        Failure(
+            "readiness_timeout",
+            f"The endpoint did not answer within {limit:.0f} s.",
+            "See its logs. A model that needs longer to load needs a longer MOORAGE_READY_TIMEOUT_SECONDS.",
+        )
+    )
+
+
+def report(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """What was seen differs from what is stored."""
+    status, seen = observed.status, observed.seen
+    if not isinstance(seen, Observation):
+        return None
+    serves = status.phase is Phase.READY
+    if (
+        seen.targets != status.targets
+        or serves != (len(seen.targets) > 0 if serves else enough(desired, seen))
+        or status.setbacks
+    ):
+        return Report(seen)
+    return None
+
+
+def wait(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    patience = desired.patience
+    seconds = patience.ready_look if observed.status.phase is Phase.READY else patience.loading_look
+    return Wait(now + timedelta(seconds=seconds))
+
+
+RULES: tuple[Rule, ...] = (
+    over,
+    deletion_wins,
+    backing_off,
+    clean_first,
+    deleted,
+    failed,
+    out_of_time,
+    validate,
+    select,
+    create,
+    look,
+    replace_what_vanished,
+    troubled,
+    too_slow,
+    report,
+    wait,
+)
+
+
+def enough(desired: Desired, seen: Observation) -> bool:
+    """As many replicas answer as the owner asked for."""
+    return len(seen.targets) >= max(1, desired.min_replicas)
+
+
+def refusal(attempt: Attempt, reason: str, advice: str | None = None) -> RefusedOffer:
+    offer = attempt.rung.offer
+    return RefusedOffer(
+        offer.provider, offer.gpu, offer.count, reason, advice, offer.region, offer.price_per_hour
+    )
+
+
+def capacity_failure(status: Status, seconds: float) -> Failure:
+    """The whole story of a search that ended without compute."""
+    told = [f"{r.provider} {r.gpu or 'CPU'} x{r.count}: {r.reason}" for r in status.refused]
+    reason = status.setback or "; ".join(told) or "no offer was tried"
+    return Failure(
+        "no_capacity",
+        f"No compute within {seconds:.0f} s, in {status.round} rounds. {reason}",
+        next((r.smallest_change for r in status.refused if r.smallest_change), None)
+        or "Try again later, allow more providers or a higher price, or raise capacity_deadline_seconds.",
+    )
