@@ -1,0 +1,87 @@
+"""Every error of the worker, on one screen.
+
+`LoadFailed` ends the process. The others are answers to one request: each knows its HTTP status and a stable
+code, so that a face only has to write them in its own shape.
+"""
+
+from __future__ import annotations
+
+
+class WorkerError(Exception):
+    """Root of the tree."""
+
+
+class LoadFailed(WorkerError):
+    """The model cannot be served. The message is the cause, fit for the last line of the log."""
+
+
+class RequestError(WorkerError):
+    """One request cannot be answered."""
+
+    status = 500
+    code = "internal_error"
+    title = "Internal error"
+    retry_after: int | None = None
+
+
+class BadInput(RequestError):
+    """The caller broke a rule.
+
+    `field` is the path in the request body (`inputs.image`, `parameters.top_k`), `rule` its stable name,
+    `message` what was expected and what came.
+    """
+
+    status, code, title = 422, "invalid_request", "Invalid request"
+
+    def __init__(self, field: str, rule: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.rule = rule
+        self.message = message
+
+
+class MalformedBody(RequestError):
+    """The body is not a JSON object."""
+
+    status, code, title = 400, "malformed_request", "Malformed request"
+
+
+class NoSuchModel(RequestError):
+    """The path names a model that this process does not serve."""
+
+    status, code, title = 404, "not_found", "Not found"
+
+
+class NotReady(RequestError):
+    """The model is still on its way; `stage` says where."""
+
+    status, code, title = 503, "model_not_ready", "Model not ready"
+    retry_after = 1
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(f"the model is not ready yet: {stage}")
+        self.stage = stage
+
+
+class Busy(RequestError):
+    """Too many requests wait already. `retry_after` is in whole seconds, from measured times."""
+
+    status, code, title = 503, "worker_busy", "Worker busy"
+
+    def __init__(self, waiting: int, retry_after: int) -> None:
+        super().__init__(f"{waiting} requests are running or waiting already; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class EngineFailed(RequestError):
+    """The engine broke on an input that looked right. The message is its cause, in one line."""
+
+    status, code, title = 500, "engine_failed", "Engine failed"
+
+
+def cause_line(error: BaseException) -> str:
+    """An exception as one line: its type unless it is ours, and its message without line breaks."""
+    text = " ".join(str(error).split())
+    if isinstance(error, WorkerError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

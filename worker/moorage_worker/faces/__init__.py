@@ -1,0 +1,1 @@
+"""The HTTP faces of one engine. A face translates; it knows nothing of runtimes."""
