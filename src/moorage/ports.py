@@ -303,8 +303,8 @@ class Store(Protocol):
     async def claim_duty(self, duty: str, lease: Lease, now: datetime) -> bool:
         """A lease on a named duty that one process at a time has (the sweeper). Kept until it runs out."""
 
-    async def renew(self, tokens: Sequence[str], until: datetime) -> frozenset[str]:
-        """Prolongs leases; returns the tokens that still hold something."""
+    async def renew(self, kind: Claimable, held: Mapping[str, str], until: datetime) -> frozenset[str]:
+        """Prolongs leases; `held` maps row ids to lease tokens. Returns the ids that are still held so."""
 
     async def wake(self, deployment_ids: Sequence[str], now: datetime) -> None:
         """Makes them due at once. Not a change: versions stay."""

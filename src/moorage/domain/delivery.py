@@ -6,15 +6,18 @@ attempts, so that a receiver can recognise what it has seen.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
 # Seconds after a failed attempt until the next: the example schedule of the Standard Webhooks specification.
 SCHEDULE = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 JITTER = 0.1
 KEPT_ATTEMPTS = 20
+LONGEST_RETRY_AFTER = 86400.0  # a receiver cannot put a message off for longer than the schedule's last step
 
 
 class DeliveryState(StrEnum):
@@ -52,9 +55,9 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """A URL of an organization that said 410 Gone. A successful resend lifts it."""
+    """A URL of an organization that said 410 Gone. Asking for a resend lifts it."""
 
-    id: str  # f"{organization_id} {url}"
+    id: str  # receiver_id(organization_id, url)
     organization_id: str
     url: str
     disabled_at: datetime | None
@@ -102,6 +105,37 @@ def after_attempt(delivery: Delivery, answer: Answer, now: datetime, luck: float
     wait = SCHEDULE[failures - 1] * (1 + JITTER * luck)
     wait = max(wait, answer.retry_after or 0.0)
     return replace(seen, due_at=now + timedelta(seconds=wait), failures=failures)
+
+
+def put_off(delivery: Delivery, until: datetime) -> Delivery:
+    """Not tried yet, because its receiver is busy with earlier messages; no failure."""
+    return replace(delivery, due_at=until)
+
+
+def disable(delivery: Delivery) -> Delivery:
+    """Not sent, because its receiver said 410 to another message."""
+    return replace(delivery, state=DeliveryState.DISABLED, due_at=None)
+
+
+def receiver_id(organization_id: str, url: str) -> str:
+    return f"{organization_id} {url}"
+
+
+def retry_after_seconds(value: str | None, now: datetime) -> float | None:
+    """Seconds that a Retry-After header asks for (a number or an HTTP date), capped; None when it asks
+    nothing that can be read."""
+    if value is None:
+        return None
+    value = value.strip()
+    if re.fullmatch(r"[0-9]{1,12}", value):
+        return min(float(value), LONGEST_RETRY_AFTER)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:  # "-0000": UTC by the RFC
+        moment = moment.replace(tzinfo=UTC)
+    return min(max((moment - now).total_seconds(), 0.0), LONGEST_RETRY_AFTER)
 
 
 def resend(delivery: Delivery, now: datetime) -> Delivery:

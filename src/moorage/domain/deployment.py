@@ -177,6 +177,10 @@ class Deployment:
     due_at: datetime | None = None
     version: int = 0
 
+    def stored(self) -> Deployment:
+        """As a reader would find it after this value was committed."""
+        return replace(self, version=self.version + 1)
+
     @property
     def phase(self) -> Phase:
         """The phase to show: a deletion counts from the moment it was asked for."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+
+IDEMPOTENCY_KEPT = timedelta(hours=24)
 
 
 class Permission(StrEnum):
@@ -97,3 +99,12 @@ class IdempotencyRecord:
     sealed: str = field(repr=False)
     created_at: datetime
     version: int = 0
+
+
+def idempotency_record_id(organization_id: str, key: str) -> str:
+    return f"{organization_id} {key}"
+
+
+def idempotency_expired(record: IdempotencyRecord, now: datetime) -> bool:
+    """An expired record no longer answers, and may be replaced."""
+    return now - record.created_at >= IDEMPOTENCY_KEPT

@@ -1,0 +1,109 @@
+"""The last line against orphans: removes what a provider holds under our tag and no deployment owns.
+
+The engine stores every intent before its effect, so an orphan can only come from a call that was still under
+way when its process lost the lease. One process at a time sweeps; a name must be found ownerless twice, a
+grace period apart, before it is removed, and an event says that it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+import structlog
+
+from moorage.domain.deployment import Deployment, Handle
+from moorage.domain.event import Event
+from moorage.domain.naming import parse_external_name
+from moorage.domain.notice import NewId
+from moorage.errors import ProviderError
+from moorage.ports import Absent, Append, Clock, Lease, Provider, Store
+
+log = structlog.get_logger(__name__)
+
+
+class Sweeper:
+    def __init__(
+        self,
+        store: Store,
+        providers: Mapping[str, Provider],
+        clock: Clock,
+        new_id: NewId,
+        *,
+        every: float = 60.0,
+        grace: float = 120.0,
+    ) -> None:
+        self._store = store
+        self._providers = providers
+        self._clock = clock
+        self._new_id = new_id
+        self._every = every
+        self._grace = grace
+        self._ownerless_since: dict[str, datetime] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            now = self._clock.now()
+            lease = Lease(secrets.token_hex(16), now + timedelta(seconds=self._every * 2))
+            if await self._store.claim_duty("sweeper", lease, now):
+                await self.sweep()
+            await asyncio.sleep(self._every)
+
+    async def sweep(self) -> int:
+        """One round; returns how many orphans were removed."""
+        removed, found = 0, set[str]()
+        for provider in self._providers.values():
+            try:
+                async for handle in provider.owned(None):
+                    found.add(handle.name)
+                    if await self._is_orphan(handle):
+                        removed += await self._remove(provider, handle)
+            except ProviderError as error:
+                log.warning("sweeper.provider_failed", provider=provider.name, error=error.detail)
+        self._ownerless_since = {n: t for n, t in self._ownerless_since.items() if n in found}
+        return removed
+
+    async def _is_orphan(self, handle: Handle) -> bool:
+        """True when it has been ownerless for the grace period."""
+        now = self._clock.now()
+        if await self._owner(handle) is not None:
+            self._ownerless_since.pop(handle.name, None)
+            return False
+        since = self._ownerless_since.setdefault(handle.name, now)
+        return now - since >= timedelta(seconds=self._grace)
+
+    async def _owner(self, handle: Handle) -> Deployment | None:
+        """The deployment whose present attempt this is. A name that is not of our making has no owner we
+        could ask: it is left alone, and counts as owned by nobody's orphan."""
+        parsed = parse_external_name(handle.name)
+        deployment = None if parsed is None else await self._store.deployment(parsed.deployment_id)
+        if deployment is None or deployment.status.attempt is None:
+            return None
+        return deployment if deployment.status.attempt.name == handle.name else None
+
+    async def _remove(self, provider: Provider, handle: Handle) -> int:
+        parsed = parse_external_name(handle.name)
+        if parsed is None:
+            return 0
+        answer = await provider.delete(handle, None)
+        if not isinstance(answer, Absent):
+            return 0
+        self._ownerless_since.pop(handle.name, None)
+        log.warning("sweeper.removed_orphan", provider=provider.name, name=handle.name)
+        deployment = await self._store.deployment(parsed.deployment_id)
+        if deployment is not None:
+            event = Event(
+                self._new_id("evt"),
+                deployment.organization_id,
+                deployment.id,
+                "deployment.orphan_removed",
+                self._clock.now(),
+                "engine",
+                f"{handle.name} was at {provider.name} without an owner, and was removed.",
+                {"provider": provider.name, "name": handle.name},
+            )
+            await self._store.commit([Append(event)])
+        return 1

@@ -1,0 +1,55 @@
+"""All settings, read once from the environment into one typed value.
+
+Every variable is listed in `.env.example`; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="MOORAGE_", extra="ignore", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535, description="0 takes a free one")
+    public_url: str | None = Field(None, description="base of the URLs given to users; from host and port")
+    data_dir: Path = Path("var")
+    database_url: str | None = Field(None, description="SQLite under the data dir")
+    secret_keys: SecretStr | None = Field(None, description="made on first start under the data dir")
+    hub_url: str = Field(
+        "https://huggingface.co", validation_alias=AliasChoices("MOORAGE_HUB_URL", "HF_ENDPOINT")
+    )
+    outbound_allow: Annotated[tuple[str, ...], NoDecode] = ()
+    bootstrap_user: str | None = None
+    bootstrap_password: SecretStr | None = None
+    log_format: str = Field("auto", pattern="^(auto|json|console)$")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
+    max_body_bytes: int = Field(1 << 20, gt=0)
+    max_infer_bytes: int = Field(32 << 20, gt=0)
+    infer_timeout_seconds: float = Field(300.0, gt=0)
+    token_hours: float = Field(1.0, gt=0)
+    lease_seconds: float = Field(10.0, gt=0)
+    ready_timeout_seconds: float = Field(900.0, gt=0)
+    sweep_seconds: float = Field(60.0, gt=0)
+    sweep_grace_seconds: float = Field(120.0, ge=0)
+
+    @field_validator("outbound_allow", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """`a.example, 127.0.0.0/8` in the environment is a list."""
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def store_url(self) -> str:
+        return self.database_url or f"sqlite:///{(self.data_dir / 'moorage.db').resolve()}"
+
+    def base_url(self, port: int) -> str:
+        """Without a final slash; `port` is the one really bound."""
+        return (self.public_url or f"http://{self.host}:{port}").rstrip("/")
