@@ -1,0 +1,110 @@
+"""Which headers cross the gateway, and which stay on their side.
+
+A worker is a tenant's code. It must not learn the caller's credentials or who the caller says the host is,
+and its answer is given on the service's own origin, so that it must not set cookies there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from multidict import CIMultiDict
+
+from moorage.gateway.asgi import RawHeaders
+
+_HOP_BY_HOP = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+_KEPT_FROM_WORKER = _HOP_BY_HOP | {
+    b"authorization",
+    b"cookie",
+    b"x-api-key",
+    b"host",  # the worker's own is set
+    b"content-length",  # set again when the length is known
+    b"expect",  # answered by our own server
+    b"forwarded",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-port",
+    b"x-forwarded-proto",
+    b"x-real-ip",
+    b"x-request-id",  # set again, checked
+}
+_KEPT_FROM_CALLER = _HOP_BY_HOP | {
+    b"set-cookie",
+    b"clear-site-data",
+    b"strict-transport-security",
+    b"alt-svc",
+    b"server",  # our own server sets both
+    b"date",
+    b"x-request-id",
+    b"x-moorage-deployment",
+}
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+
+
+def request_id(headers: RawHeaders) -> str:
+    """The caller's `x-request-id` when it is well formed, else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value.decode("ascii")
+    return os.urandom(16).hex()
+
+
+def declared_length(headers: RawHeaders) -> int | None:
+    """The `content-length`, None when there is none. Our server has checked that it is a number."""
+    for name, value in headers:
+        if name == b"content-length":
+            return int(value)
+    return None
+
+
+def for_worker(headers: RawHeaders, id_: str) -> CIMultiDict[str]:
+    """The request's headers as the worker gets them."""
+    kept = _KEPT_FROM_WORKER
+    forwarded: CIMultiDict[str] = CIMultiDict()
+    for name, value in headers:
+        if name == b"connection":
+            kept = kept | _named(value)
+    for name, value in headers:
+        if name not in kept:
+            forwarded.add(name.decode("latin-1"), _text(value))
+    forwarded["x-request-id"] = id_
+    return forwarded
+
+
+def for_caller(headers: RawHeaders, id_: str, deployment_id: str) -> list[tuple[bytes, bytes]]:
+    """The answer's headers as the caller gets them; it is told which deployment answered."""
+    kept = _KEPT_FROM_CALLER
+    lowered = [(name.lower(), value) for name, value in headers]
+    for name, value in lowered:
+        if name == b"connection":
+            kept = kept | _named(value)
+    passed = [header for header in lowered if header[0] not in kept]
+    passed.append((b"x-request-id", id_.encode("ascii")))
+    passed.append((b"x-moorage-deployment", deployment_id.encode("ascii")))
+    return passed
+
+
+def _named(connection: bytes) -> frozenset[bytes]:
+    """The headers that a `connection` header declares to be for this hop only."""
+    return frozenset(token.strip().lower() for token in connection.split(b","))
+
+
+def _text(value: bytes) -> str:
+    """As the client library will encode it again: UTF-8; bytes that are none are read as Latin-1."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

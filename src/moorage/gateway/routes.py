@@ -1,0 +1,158 @@
+"""Which replicas answer for which name: plain, immutable data that the control plane publishes.
+
+A request names a deployment by its id, by its name, or by the model that it serves. The most specific wins:
+id, then name, then model. Several deployments of one organization may serve one model; then the newest that
+has a replica answers, so that a deployment that still loads takes no traffic from one that is ready. A
+caller who wants a certain one uses its id.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from moorage.domain.deployment import Deployment, Phase
+from moorage.domain.model import ContainerImage, HubModel, Source
+from moorage.gateway.persistent_map import PersistentMap
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One deployment as the gateway sees it.
+
+    `targets` are base URLs of replicas, to which `/infer` is added; with none the gateway answers 503 and
+    names `phase`. Deployment ids are ordered by time (`domain.naming.new_id`): a later id is a newer one.
+    """
+
+    deployment_id: str
+    organization_id: str
+    name: str
+    models: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    revision: int = 1
+    phase: Phase = Phase.READY
+
+    @classmethod
+    def of(cls, deployment: Deployment) -> Route:
+        return cls(
+            deployment.id,
+            deployment.organization_id,
+            deployment.name,
+            _models(deployment.spec.source),
+            deployment.status.targets,
+            deployment.revision,
+            deployment.phase,
+        )
+
+
+def _models(source: Source) -> tuple[str, ...]:
+    match source:
+        case HubModel(repo_id=name):
+            return (name,)
+        case ContainerImage():
+            return ()
+        case _:
+            return (source.model_id,)
+
+
+_Key = tuple[str, str]  # organization id, and a name or model in it
+# (is its own name, has targets, deployment id): the greatest of a key's claims answers
+_Claim = tuple[bool, bool, str]
+
+
+class RouteTable:
+    """All routes at one moment. Lookups are two hash probes; a changed copy does not grow with the table."""
+
+    __slots__ = ("_by_id", "_by_key")
+
+    def __init__(self, routes: Iterable[Route] = ()) -> None:
+        by_id = {route.deployment_id: route for route in routes}
+        by_key: dict[_Key, list[_Claim]] = {}
+        for route in by_id.values():
+            for key, claim in _claims(route):
+                by_key.setdefault(key, []).append(claim)
+        self._by_id: PersistentMap[str, Route] = PersistentMap(by_id.items())
+        self._by_key: PersistentMap[_Key, tuple[_Claim, ...]] = PersistentMap(
+            (key, tuple(sorted(claims))) for key, claims in by_key.items()
+        )
+
+    def find(self, organization_id: str, key: str) -> Route | None:
+        """The route of that organization for a deployment id, deployment name or model; None for none."""
+        route = self._by_id.get(key)
+        if route is not None and route.organization_id == organization_id:
+            return route
+        claims = self._by_key.get((organization_id, key))
+        return self._by_id.get(claims[-1][2]) if claims else None
+
+    def route(self, deployment_id: str) -> Route | None:
+        return self._by_id.get(deployment_id)
+
+    def routes(self) -> Iterable[Route]:
+        return self._by_id.values()
+
+    def with_route(self, route: Route) -> RouteTable:
+        """The table with this route in the place of the deployment's old one."""
+        old = self._by_id.get(route.deployment_id)
+        if old == route:
+            return self
+        by_key = self._by_key if old is None else _released(self._by_key, old)
+        for key, claim in _claims(route):
+            claims = by_key.get(key) or ()
+            at = bisect_left(claims, claim)
+            by_key = by_key.with_(key, (*claims[:at], claim, *claims[at:]))
+        return self._made(self._by_id.with_(route.deployment_id, route), by_key)
+
+    def without(self, deployment_id: str) -> RouteTable:
+        """The table without that deployment; the same table when it is not there."""
+        old = self._by_id.get(deployment_id)
+        if old is None:
+            return self
+        return self._made(self._by_id.without(deployment_id), _released(self._by_key, old))
+
+    def __contains__(self, deployment_id: str) -> bool:
+        return deployment_id in self._by_id
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    @staticmethod
+    def _made(
+        by_id: PersistentMap[str, Route], by_key: PersistentMap[_Key, tuple[_Claim, ...]]
+    ) -> RouteTable:
+        table = RouteTable.__new__(RouteTable)
+        table._by_id = by_id
+        table._by_key = by_key
+        return table
+
+
+def _claims(route: Route) -> Iterable[tuple[_Key, _Claim]]:
+    serving = bool(route.targets)
+    yield (route.organization_id, route.name), (True, serving, route.deployment_id)
+    for model in dict.fromkeys(route.models):
+        if model != route.name:
+            yield (route.organization_id, model), (False, serving, route.deployment_id)
+
+
+def _released(
+    by_key: PersistentMap[_Key, tuple[_Claim, ...]], route: Route
+) -> PersistentMap[_Key, tuple[_Claim, ...]]:
+    for key, claim in _claims(route):
+        claims = by_key.get(key) or ()
+        at = bisect_left(claims, claim)
+        rest = (*claims[:at], *claims[at + 1 :])
+        by_key = by_key.with_(key, rest) if rest else by_key.without(key)
+    return by_key
+
+
+class RoutePublisher:
+    """Holds the current table. The control plane publishes, the gateway reads; one assignment swaps it, so a
+    request sees one whole table or the other."""
+
+    __slots__ = ("current",)
+
+    def __init__(self, table: RouteTable | None = None) -> None:
+        self.current = table if table is not None else RouteTable()
+
+    def publish(self, table: RouteTable) -> None:
+        self.current = table

@@ -1,0 +1,70 @@
+"""The caller's body on its way to a worker: one chunk held at a time, so that a slow worker slows its caller.
+
+Most bodies come in one chunk and are sent as plain bytes; only longer ones are streamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+from moorage.errors import TooLarge
+from moorage.gateway.asgi import Receive
+from moorage.gateway.interruption import CallerLeft
+
+_WHOLE_AT_MOST = 512 * 1024  # bytes in one chunk that are sent as one piece
+
+
+def too_large(limit: int) -> TooLarge:
+    return TooLarge.at("body", "max_bytes", f"The body is larger than {limit} bytes.")
+
+
+class Upload:
+    """Reads the first chunk, then is either `whole` or streamed by `chunks`."""
+
+    __slots__ = ("_first", "_limit", "_more", "_receive", "begun", "received")
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._first = b""
+        self._more = True
+        self.received = 0  # bytes from the caller
+        self.begun = False  # part of it was given to a connection: it cannot be sent again
+
+    async def start(self) -> None:
+        """Raises CallerLeft or TooLarge."""
+        self._first = await self._next()
+
+    @property
+    def whole(self) -> bytes | None:
+        """The body, when it came in one piece of moderate size."""
+        return self._first if not self._more and len(self._first) <= _WHOLE_AT_MOST else None
+
+    async def chunks(
+        self, done: Callable[[], None], failed: Callable[[Exception], None]
+    ) -> AsyncIterator[bytes]:
+        """The body for one connection; calls `done` once it is read, `failed` when it cannot be."""
+        self.begun = True
+        if self._first:
+            yield self._first
+        self._first = b""
+        while self._more:
+            try:
+                chunk = await self._next()
+            except (CallerLeft, TooLarge) as error:
+                failed(error)
+                raise
+            if chunk:
+                yield chunk
+        done()
+
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise CallerLeft
+        chunk: bytes = message.get("body", b"")
+        self._more = message.get("more_body", False)
+        self.received += len(chunk)
+        if self.received > self._limit:
+            raise too_large(self._limit)
+        return chunk
