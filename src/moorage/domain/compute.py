@@ -72,6 +72,14 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Concession:
+    """A smaller wish, in words for the user, and what the model would need with it."""
+
+    change: str
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class RuntimeOption:
     """One way to run the model: a runtime of the registry, on CPU or GPU, with its own estimate."""
 
@@ -83,6 +91,7 @@ class RuntimeOption:
     shards: bool = False  # several accelerators can share one replica
     heads: int | None = None  # attention heads, which must divide by the number of shards
     per_shard_bytes: int = 0  # what each further accelerator costs on top
+    concessions: tuple[Concession, ...] = ()  # what would need less, the smallest cut first
 
 
 @dataclass(frozen=True, slots=True)
