@@ -17,7 +17,7 @@ from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment, Handle, Phase
 from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, User
-from moorage.domain.model import HubModel, ModelProfile, Source
+from moorage.domain.model import ContainerImage, HubModel, ModelProfile, Source, UploadedModel
 from moorage.domain.observation import Observation
 
 # -- small ones ---------------------------------------------------------------------------------------
@@ -210,7 +210,8 @@ class Update:
     """Compare-and-set: `row.version` is the version that was read, the stored one becomes the next.
 
     With `lease`, the row must still be leased under that token (whether or not the lease has run out, as long
-    as nobody else took it); `release` ends the lease with the same write.
+    as nobody else took it); `release` ends the lease with the same write. Without `lease`, a lease on the row
+    stays as it is. Under a lease, a wake that came after the claim stands against the row's `due_at`.
     """
 
     row: Row
@@ -232,8 +233,32 @@ class Page(Generic[T]):
     next_cursor: str | None  # opaque; None on the last page
 
 
+def holds_name(deployment: Deployment) -> bool:
+    """Whether its name is taken because of it."""
+    return deployment.status.phase not in (Phase.DELETED, Phase.FAILED)
+
+
+def provider_of(deployment: Deployment) -> str:
+    """Where it is placed now; before that, where its owner wants it."""
+    attempt = deployment.status.attempt
+    return deployment.spec.policy.provider if attempt is None else attempt.rung.offer.provider
+
+
+def model_of(deployment: Deployment) -> str:
+    """What it serves, in one word: a repo id, a model id or an image."""
+    match deployment.spec.source:
+        case HubModel(repo_id):
+            return repo_id
+        case UploadedModel(model_id):
+            return model_id
+        case ContainerImage(image):
+            return image
+
+
 @dataclass(frozen=True, slots=True)
 class DeploymentFilter:
+    """What a list is narrowed to: `Deployment.phase`, `provider_of`, `model_of`, and the exact name."""
+
     phases: frozenset[Phase] = frozenset()  # empty: all
     provider: str | None = None
     model: str | None = None  # repo id, model id or image
@@ -254,7 +279,11 @@ class Store(Protocol):
     """
 
     async def commit(self, writes: Sequence[Write]) -> None:
-        """All or nothing, durable when it returns. Raises AlreadyExists or StaleWrite."""
+        """All or nothing, durable when it returns. Raises AlreadyExists or StaleWrite.
+
+        AlreadyExists has the row's kind (`deployment`, `api_key`, …) and the key that was met: the name of a
+        deployment or a user, else the id. Whoever is cancelled while waiting does not know what came of it.
+        """
 
     async def deployment(self, deployment_id: str, organization_id: str | None = None) -> Deployment | None:
         """None too when it belongs to another organization than the one given."""
@@ -265,7 +294,8 @@ class Store(Protocol):
         """Newest first. Raises ValueError for a cursor that is none of ours."""
 
     async def deployment_named(self, organization_id: str, name: str) -> Deployment | None:
-        """The one that holds the name now; a name is free again when its deployment is deleted or failed."""
+        """The one that holds the name now; a name is free again when its deployment is deleted or failed,
+        and stays free when a failed deployment is deleted later."""
 
     async def serving(self) -> Sequence[Deployment]:
         """Of all organizations, those that have targets: what the gateway's table is made of."""
@@ -296,7 +326,8 @@ class Store(Protocol):
     async def idempotency_record(self, record_id: str) -> IdempotencyRecord | None: ...
 
     async def claim_deployments(self, lease: Lease, now: datetime, limit: int) -> Sequence[Deployment]:
-        """Leases up to `limit` rows that are due and that nobody holds, longest due first."""
+        """Leases up to `limit` rows that are due and that nobody holds, longest due first. A lease that has
+        run out holds nothing."""
 
     async def claim_deliveries(self, lease: Lease, now: datetime, limit: int) -> Sequence[Delivery]: ...
 
@@ -307,13 +338,14 @@ class Store(Protocol):
         """Prolongs leases; `held` maps row ids to lease tokens. Returns the ids that are still held so."""
 
     async def wake(self, deployment_ids: Sequence[str], now: datetime) -> None:
-        """Makes them due at once. Not a change: versions stay."""
+        """Makes them due at once. Not a change: versions stay. One that is held is due when its holder lets
+        go, whatever the holder writes."""
 
     async def next_due(self, kind: Claimable, now: datetime) -> datetime | None:
         """The earliest moment at which a claim of that kind would find something; None for never."""
 
     def changes(self) -> AsyncIterator[None]:
         """Yields when another process may have written, without end. This process's own writes are not
-        told: whoever made them knows."""
+        told: whoever made them knows. Several writes may be told as one, and once too often is allowed."""
 
     async def aclose(self) -> None: ...

@@ -1,0 +1,1 @@
+"""Implementations of the ports. Only `main` knows which one serves which port."""

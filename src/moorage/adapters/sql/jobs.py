@@ -1,0 +1,106 @@
+"""What the event loop hands to a database thread, and how the answers come back: one hop each way a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+
+from moorage.adapters.sql.database import Work
+from moorage.adapters.sql.rows import Unit
+from moorage.errors import StoreError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """A function to run, or a unit of work to write. Any: jobs of all result types share a queue; the method
+    that makes a job knows its type."""
+
+    future: asyncio.Future[Any]
+    work: Work[Any] | None = None
+    unit: Unit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    job: Job
+    result: Any = None
+    error: Exception | None = None
+
+
+class Inbox:
+    """A queue that a thread empties in batches, until it is closed and empty."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._closed = False
+
+    def put(self, job: Job) -> None:
+        """From the event loop only. Raises StoreError when closed."""
+        if self._closed:
+            raise StoreError("the store is closed")
+        self._queue.put(job)
+
+    def close(self) -> None:
+        """From the event loop only."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+
+    def take(self, limit: int, timeout: float | None = None) -> list[Job] | None:
+        """What waits, at most `limit`; waits for the first. Nothing after `timeout` seconds; None at the end.
+        Jobs whose callers have gone away are left out."""
+        jobs: list[Job] = []
+        try:
+            job = self._queue.get(timeout=timeout)
+            while True:
+                if job is None:
+                    if not jobs:
+                        return None
+                    self._queue.put(None)
+                    break
+                jobs.append(job)
+                if len(jobs) >= limit:
+                    break
+                job = self._queue.get_nowait()
+        except queue.Empty:
+            pass
+        return [job for job in jobs if not job.future.cancelled()]
+
+
+def deliver(loop: asyncio.AbstractEventLoop, outcomes: Sequence[Outcome]) -> None:
+    """Wakes all callers with one hop."""
+    call_in(loop, lambda: _resolve(outcomes))
+
+
+def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """Calls in the loop's thread, or not at all when the loop has ended: then nobody waits."""
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+
+
+def _resolve(outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
+        future = outcome.job.future
+        if future.done():  # cancelled meanwhile
+            continue
+        if outcome.error is not None:
+            future.set_exception(_told(outcome.error))
+        else:
+            future.set_result(outcome.result)
+
+
+def _told(error: Exception) -> Exception:
+    """No exception of SQLAlchemy's leaves the adapter. The driver's words hold no values."""
+    if not isinstance(error, DBAPIError):
+        return error
+    told = StoreError(f"the database could not do it: {error.orig}")
+    told.__cause__ = error
+    return told

@@ -1,0 +1,141 @@
+"""How each kind of row lies in its table: the one place to extend when the domain gets a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from sqlalchemy import ColumnElement, Table
+
+from moorage.adapters.sql import tables
+from moorage.adapters.sql.codec import Codec, maybe_micros, to_micros
+from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
+from moorage.domain.deployment import Deployment
+from moorage.domain.event import Event
+from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, User
+from moorage.ports import Row, holds_name, model_of, provider_of
+
+Value: TypeAlias = str | int | bool | None
+R = TypeVar("R", bound=Row)
+
+
+@dataclass(frozen=True, slots=True)
+class Unique:
+    """A key beside the id. `told` is what AlreadyExists may say of it: a key's hash is nobody's business."""
+
+    columns: tuple[str, ...]
+    told: str | None
+
+
+@dataclass(frozen=True)
+class Kind(Generic[R]):
+    """`columns` gives what is searched; `id`, `version` and `body` are added here."""
+
+    name: str  # as AlreadyExists tells it
+    table: Table
+    codec: Codec[R]
+    columns: Callable[[R], dict[str, Value]]
+    unique: Unique | None = None
+    leased: bool = False
+
+    def values(self, row: R, version: int) -> dict[str, Value]:
+        """The table row for `row` as it is once stored under `version`."""
+        stored = replace(row, version=version)
+        return {
+            "id": row.id,
+            **self.columns(stored),
+            "version": version,
+            "body": self.codec.dump(stored),
+        }
+
+    def unique_key(self, values: Mapping[str, Value]) -> list[ColumnElement[bool]]:
+        """Finds the row that has the same unique key, if there is such a key."""
+        if self.unique is None:
+            return []
+        return [self.table.c[name] == values[name] for name in self.unique.columns]
+
+
+def _of_deployment(row: Deployment) -> dict[str, Value]:
+    return {
+        "organization_id": row.organization_id,
+        "name": row.name,
+        "held_name": row.name if holds_name(row) else None,
+        "phase": row.phase.value,
+        "provider": provider_of(row),
+        "model": model_of(row),
+        "serving": bool(row.status.targets),
+        "created_at": to_micros(row.created_at),
+        "due_at": maybe_micros(row.due_at),
+    }
+
+
+def _of_delivery(row: Delivery) -> dict[str, Value]:
+    return {
+        "organization_id": row.organization_id,
+        "subject_id": row.subject_id,
+        "state": row.state.value,
+        "created_at": to_micros(row.created_at),
+        "due_at": maybe_micros(row.due_at),
+    }
+
+
+def _of_user(row: User) -> dict[str, Value]:
+    return {"username": row.username}
+
+
+def _of_api_key(row: ApiKey) -> dict[str, Value]:
+    return {
+        "organization_id": row.organization_id,
+        "hash": row.hash,
+        "created_at": to_micros(row.created_at),
+    }
+
+
+def _of_record(row: IdempotencyRecord) -> dict[str, Value]:
+    return {"created_at": to_micros(row.created_at)}
+
+
+def _nothing(row: Row) -> dict[str, Value]:
+    return {}
+
+
+ORGANIZATION = Kind("organization", tables.organizations, Codec(Organization), _nothing)
+USER = Kind("user", tables.users, Codec(User), _of_user, Unique(("username",), "username"))
+API_KEY = Kind("api_key", tables.api_keys, Codec(ApiKey), _of_api_key, Unique(("hash",), None))
+IDEMPOTENCY_RECORD = Kind(
+    "idempotency_record", tables.idempotency_records, Codec(IdempotencyRecord), _of_record
+)
+RECEIVER = Kind("receiver", tables.receivers, Codec(Receiver), _nothing)
+WEBHOOK_SECRET = Kind("webhook_secret", tables.webhook_secrets, Codec(WebhookSecret), _nothing)
+DEPLOYMENT = Kind(
+    "deployment",
+    tables.deployments,
+    Codec(Deployment),
+    _of_deployment,
+    Unique(("organization_id", "held_name"), "held_name"),
+    leased=True,
+)
+DELIVERY = Kind("delivery", tables.deliveries, Codec(Delivery), _of_delivery, leased=True)
+
+EVENT_CODEC = Codec(Event)
+
+# Any: the map pairs each type with its own kind, which a Mapping's type cannot say; `kind_of` does.
+_BY_TYPE: Mapping[type, Kind[Any]] = {
+    Organization: ORGANIZATION,
+    User: USER,
+    ApiKey: API_KEY,
+    IdempotencyRecord: IDEMPOTENCY_RECORD,
+    Receiver: RECEIVER,
+    WebhookSecret: WEBHOOK_SECRET,
+    Deployment: DEPLOYMENT,
+    Delivery: DELIVERY,
+}
+
+
+def kind_of(row: R) -> Kind[R]:
+    return _BY_TYPE[type(row)]
+
+
+def event_values(event: Event) -> dict[str, Value]:
+    return {"id": event.id, "subject_id": event.subject_id, "body": EVENT_CODEC.dump(event)}

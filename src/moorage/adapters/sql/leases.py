@@ -1,0 +1,119 @@
+"""Leases: who may work on what until when. Each claim is one statement, so that no two claims overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    Update,
+    bindparam,
+    case,
+    func,
+    insert,
+    null,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+
+from moorage.adapters.sql import tables
+from moorage.adapters.sql.codec import from_micros, to_micros
+from moorage.adapters.sql.kinds import Kind
+from moorage.adapters.sql.reads import L, due
+from moorage.ports import Lease
+
+_LEASED = (tables.deployments, tables.deliveries)
+
+
+def claim(connection: Connection, kind: Kind[L], lease: Lease, now: datetime, limit: int) -> Sequence[L]:
+    parameters = {
+        "token": lease.token,
+        "until": to_micros(lease.until),
+        "now": to_micros(now),
+        "limit": limit,
+    }
+    rows = connection.execute(_claim(kind.table), parameters).all()
+    # RETURNING keeps no order.
+    return [due(kind, row.body, row.due_at) for row in sorted(rows, key=lambda row: (row.due_at, row.id))]
+
+
+def claim_duty(connection: Connection, duty: str, lease: Lease, now: datetime) -> bool:
+    values = {"lease_token": lease.token, "lease_until": to_micros(lease.until)}
+    columns = tables.duties.c
+    if connection.execute(select(columns.name).where(columns.name == duty)).first() is None:
+        try:
+            with connection.begin_nested():
+                connection.execute(insert(tables.duties), {"name": duty, **values})
+        except IntegrityError:  # somebody was quicker
+            return False
+        return True
+    taken = update(tables.duties).where(columns.name == duty, columns.lease_until <= to_micros(now))
+    return connection.execute(taken.values(values)).rowcount == 1
+
+
+def renew(connection: Connection, tokens: Sequence[str], until: datetime) -> frozenset[str]:
+    held: set[str] = set()
+    for table in (*_LEASED, tables.duties):
+        prolong = update(table).where(table.c.lease_token.in_(tokens))
+        renewed = prolong.values(lease_until=to_micros(until)).returning(table.c.lease_token)
+        held.update(connection.execute(renewed).scalars())
+    return frozenset(held)
+
+
+def wake(connection: Connection, deployment_ids: Sequence[str], now: datetime) -> None:
+    """`due_at` for the next claim; `woken_at` so that the write of a holder, who has not seen what the wake
+    is about, does not put it off (`rows`)."""
+    columns, at = tables.deployments.c, to_micros(now)
+    sooner = case((columns.due_at < at, columns.due_at), else_=at)
+    statement = update(tables.deployments).where(columns.id.in_(deployment_ids))
+    connection.execute(statement.values(due_at=sooner, woken_at=at))
+
+
+def next_due(connection: Connection, now: datetime) -> datetime | None:
+    found = [connection.execute(query).scalar() for table in _LEASED for query in _next_due(table)]
+    moments = [moment for moment in found if moment is not None]
+    return max(from_micros(min(moments)), now) if moments else None
+
+
+@cache
+def _claim(table: Table) -> Update:
+    columns = table.c
+    free = or_(columns.lease_until.is_(None), columns.lease_until <= bindparam("now"))
+    chosen = (
+        select(columns.id)
+        .where(columns.due_at <= bindparam("now"), free)
+        .order_by(columns.due_at, columns.id)
+        .limit(bindparam("limit"))
+        .with_for_update(skip_locked=True)  # SQLite has one writer at a time and leaves this out
+    )
+    changes: dict[str, ColumnElement[Any]] = {  # Any: columns of several types
+        "lease_token": bindparam("token"),
+        "lease_until": bindparam("until"),
+    }
+    if "woken_at" in columns:
+        changes["woken_at"] = null()
+    statement = update(table).where(columns.id.in_(chosen)).values(changes)
+    return statement.returning(columns.id, columns.body, columns.due_at)
+
+
+@cache
+def _next_due(table: Table) -> tuple[Select[int], Select[int]]:
+    """Of the rows that nobody holds (the due index from its start), and of the few that somebody holds."""
+    columns = table.c
+    free = (
+        select(columns.due_at)
+        .where(columns.due_at.is_not(None), columns.lease_token.is_(None))
+        .order_by(columns.due_at)
+        .limit(1)
+    )
+    later = case((columns.lease_until > columns.due_at, columns.lease_until), else_=columns.due_at)
+    held = select(func.min(later)).where(columns.lease_token.is_not(None), columns.due_at.is_not(None))
+    return free, held

@@ -1,0 +1,112 @@
+"""`Store` in SQL: each method names the function that does it, and whether it reads or writes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+
+from moorage.adapters.sql import kinds, leases, reads, rows
+from moorage.adapters.sql.database import Database
+from moorage.adapters.sql.sqlite import SqliteDatabase
+from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
+from moorage.domain.deployment import Deployment
+from moorage.domain.event import Event
+from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, User
+from moorage.ports import DeliveryFilter, DeploymentFilter, Lease, Page, Write
+
+
+class SqlStore:
+    """A `moorage.ports.Store`. Belongs to the event loop in which it was opened."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    async def open(cls, url: str) -> SqlStore:
+        """Opens `sqlite:////absolute/path.db`, makes the file (mode 0600) and its folder where they are
+        missing, and brings its tables up to date. Raises ValueError for a URL that cannot be one."""
+        return cls(await SqliteDatabase.open(url))
+
+    async def aclose(self) -> None:
+        await self._database.aclose()
+
+    def changes(self) -> AsyncIterator[None]:
+        return self._database.changes()
+
+    # -- writes
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        await self._database.commit(rows.prepare(writes))
+
+    async def claim_deployments(self, lease: Lease, now: datetime, limit: int) -> Sequence[Deployment]:
+        return await self._database.write(lambda c: leases.claim(c, kinds.DEPLOYMENT, lease, now, limit))
+
+    async def claim_deliveries(self, lease: Lease, now: datetime, limit: int) -> Sequence[Delivery]:
+        return await self._database.write(lambda c: leases.claim(c, kinds.DELIVERY, lease, now, limit))
+
+    async def claim_duty(self, duty: str, lease: Lease, now: datetime) -> bool:
+        return await self._database.write(lambda c: leases.claim_duty(c, duty, lease, now))
+
+    async def renew(self, tokens: Sequence[str], until: datetime) -> frozenset[str]:
+        return await self._database.write(lambda c: leases.renew(c, tokens, until))
+
+    async def wake(self, deployment_ids: Sequence[str], now: datetime) -> None:
+        await self._database.write(lambda c: leases.wake(c, deployment_ids, now))
+
+    # -- reads
+
+    async def next_due(self, now: datetime) -> datetime | None:
+        return await self._database.read(lambda c: leases.next_due(c, now))
+
+    async def deployment(self, deployment_id: str, organization_id: str | None = None) -> Deployment | None:
+        return await self._database.read(lambda c: reads.deployment(c, deployment_id, organization_id))
+
+    async def deployments(
+        self, organization_id: str, where: DeploymentFilter, cursor: str | None, limit: int
+    ) -> Page[Deployment]:
+        return await self._database.read(
+            lambda c: reads.deployments(c, organization_id, where, cursor, limit)
+        )
+
+    async def deployment_named(self, organization_id: str, name: str) -> Deployment | None:
+        return await self._database.read(lambda c: reads.deployment_named(c, organization_id, name))
+
+    async def serving(self) -> Sequence[Deployment]:
+        return await self._database.read(reads.serving)
+
+    async def events(self, subject_id: str, after: str | None, limit: int) -> Sequence[Event]:
+        return await self._database.read(lambda c: reads.events(c, subject_id, after, limit))
+
+    async def delivery(self, delivery_id: str, organization_id: str) -> Delivery | None:
+        return await self._database.read(lambda c: reads.delivery(c, delivery_id, organization_id))
+
+    async def deliveries(
+        self, organization_id: str, where: DeliveryFilter, cursor: str | None, limit: int
+    ) -> Page[Delivery]:
+        return await self._database.read(lambda c: reads.deliveries(c, organization_id, where, cursor, limit))
+
+    async def receiver(self, receiver_id: str) -> Receiver | None:
+        return await self._database.read(lambda c: reads.row_by(c, kinds.RECEIVER, "id", receiver_id))
+
+    async def webhook_secret(self, organization_id: str) -> WebhookSecret | None:
+        return await self._database.read(
+            lambda c: reads.row_by(c, kinds.WEBHOOK_SECRET, "id", organization_id)
+        )
+
+    async def organization(self, organization_id: str) -> Organization | None:
+        return await self._database.read(lambda c: reads.row_by(c, kinds.ORGANIZATION, "id", organization_id))
+
+    async def user_named(self, username: str) -> User | None:
+        return await self._database.read(lambda c: reads.row_by(c, kinds.USER, "username", username))
+
+    async def api_key(self, key_id: str, organization_id: str) -> ApiKey | None:
+        return await self._database.read(lambda c: reads.api_key(c, key_id, organization_id))
+
+    async def api_key_by_hash(self, hash_: str) -> ApiKey | None:
+        return await self._database.read(lambda c: reads.row_by(c, kinds.API_KEY, "hash", hash_))
+
+    async def api_keys(self, organization_id: str) -> Sequence[ApiKey]:
+        return await self._database.read(lambda c: reads.api_keys(c, organization_id))
+
+    async def idempotency_record(self, record_id: str) -> IdempotencyRecord | None:
+        return await self._database.read(lambda c: reads.row_by(c, kinds.IDEMPOTENCY_RECORD, "id", record_id))

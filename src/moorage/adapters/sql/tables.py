@@ -1,0 +1,141 @@
+"""The tables: one for each kind of row, columns only for what is searched, and the whole value in `body`.
+
+Instants are microseconds since 1970 UTC in columns, so that every database compares and sorts them alike.
+Ids are compared byte by byte: their order is the order of time.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, PrimaryKeyConstraint, Table, Text
+
+metadata = MetaData(
+    naming_convention={"pk": "pk_%(table_name)s", "ix": "ix_%(table_name)s_%(column_0_N_name)s"},
+)
+
+# A database with a language's collation would sort ids otherwise than Python does.
+_Key = Text().with_variant(Text(collation="C"), "postgresql")
+
+
+def _id() -> Column[str]:
+    return Column("id", _Key, nullable=False)
+
+
+def _key(name: str, *, nullable: bool = False) -> Column[str]:
+    return Column(name, _Key, nullable=nullable)
+
+
+def _instant(name: str, *, nullable: bool = False) -> Column[int]:
+    return Column(name, BigInteger, nullable=nullable)
+
+
+def _tail() -> tuple[Column[int], Column[str]]:
+    """What ends every row that can change. `body` is last: a search passes over a row without reading it."""
+    return Column("version", BigInteger, nullable=False), Column("body", Text, nullable=False)
+
+
+def _lease() -> tuple[Column[int], Column[str], Column[int]]:
+    return (
+        _instant("due_at", nullable=True),
+        _key("lease_token", nullable=True),
+        _instant("lease_until", nullable=True),
+    )
+
+
+organizations = Table("organizations", metadata, _id(), *_tail(), PrimaryKeyConstraint("id"))
+
+users = Table("users", metadata, _id(), _key("username"), *_tail(), PrimaryKeyConstraint("id"))
+Index("uq_users_username", users.c.username, unique=True)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _id(),
+    _key("organization_id"),
+    _key("hash"),
+    _instant("created_at"),
+    *_tail(),
+    PrimaryKeyConstraint("id"),
+)
+Index("uq_api_keys_hash", api_keys.c.hash, unique=True)
+Index(None, api_keys.c.organization_id, api_keys.c.created_at, api_keys.c.id)
+
+idempotency_records = Table(
+    "idempotency_records", metadata, _id(), _instant("created_at"), *_tail(), PrimaryKeyConstraint("id")
+)
+
+receivers = Table("receivers", metadata, _id(), *_tail(), PrimaryKeyConstraint("id"))
+
+webhook_secrets = Table("webhook_secrets", metadata, _id(), *_tail(), PrimaryKeyConstraint("id"))
+
+deployments = Table(
+    "deployments",
+    metadata,
+    _id(),
+    _key("organization_id"),
+    _key("name"),
+    _key("held_name", nullable=True),  # `name` until the deployment is deleted or failed, then never again
+    _key("phase"),  # the one that is shown
+    _key("provider"),
+    _key("model"),
+    Column("serving", Boolean, nullable=False),
+    _instant("created_at"),
+    *_lease(),
+    _instant("woken_at", nullable=True),  # a wake that came while somebody held the row
+    *_tail(),
+    PrimaryKeyConstraint("id"),
+)
+Index("uq_deployments_held_name", deployments.c.organization_id, deployments.c.held_name, unique=True)
+Index(None, deployments.c.organization_id, deployments.c.created_at, deployments.c.id)
+_serving = deployments.c.serving
+Index("ix_deployments_serving", _serving, sqlite_where=_serving, postgresql_where=_serving)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    _id(),
+    _key("organization_id"),
+    _key("subject_id"),
+    _key("state"),
+    _instant("created_at"),
+    *_lease(),
+    *_tail(),
+    PrimaryKeyConstraint("id"),
+)
+Index(None, deliveries.c.organization_id, deliveries.c.created_at, deliveries.c.id)
+Index(None, deliveries.c.subject_id, deliveries.c.created_at, deliveries.c.id)
+
+events = Table(
+    "events",
+    metadata,
+    _id(),
+    _key("subject_id"),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint("subject_id", "id"),
+)
+
+duties = Table(
+    "duties",
+    metadata,
+    _key("name"),
+    _key("lease_token"),
+    _instant("lease_until"),
+    PrimaryKeyConstraint("name"),
+)
+
+
+def _index_claims(table: Table) -> None:
+    """What is due, soonest first; and the few rows that are held, by their token."""
+    due, token = table.c.due_at.is_not(None), table.c.lease_token.is_not(None)
+    Index(f"ix_{table.name}_due", table.c.due_at, sqlite_where=due, postgresql_where=due)
+    Index(
+        f"ix_{table.name}_held",
+        table.c.lease_token,
+        table.c.lease_until,
+        table.c.due_at,
+        sqlite_where=token,
+        postgresql_where=token,
+    )
+
+
+_index_claims(deployments)
+_index_claims(deliveries)
