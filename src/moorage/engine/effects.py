@@ -10,10 +10,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from moorage.domain.placement import smallest_change
-
 from moorage.domain.deployment import Attempt, Deployment, DeploymentSpec, Failure, Handle
 from moorage.domain.model import HubModel, Source
+from moorage.domain.placement import smallest_change
 from moorage.domain.steps import (
     Broken,
     Create,

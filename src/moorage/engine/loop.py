@@ -87,16 +87,24 @@ class Engine:
             self._wake.set()
 
     async def run(self) -> None:
-        """Until cancelled; what is being driven is then let go of, its leases end by themselves."""
+        """Until cancelled; what is in hand is then let go of, and another process goes on at once."""
+        held: dict[str, str] = {}
+        try:
+            await self._run(held)
+        finally:
+            if held:
+                await self._store.renew("deployments", held, self._clock.now())
+
+    async def _run(self, held_at_end: dict[str, str]) -> None:
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._renew_leases(), name="engine:renew")
+            for provider in self._providers.values():
+                if isinstance(provider, Watch):
+                    tasks.create_task(self._watch(provider), name=f"engine:watch:{provider.name}")
             try:
-                tasks.create_task(self._renew_leases(), name="engine:renew")
-                for provider in self._providers.values():
-                    if isinstance(provider, Watch):
-                        tasks.create_task(self._watch(provider), name=f"engine:watch:{provider.name}")
                 await self._claim(tasks)
             finally:
-                self._drives.clear()
+                held_at_end |= {drive.deployment_id: drive.token for drive in self._drives.values()}
 
     # -- claiming ---------------------------------------------------------------------------------------
 

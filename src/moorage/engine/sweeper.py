@@ -47,7 +47,7 @@ class Sweeper:
         """Until cancelled."""
         while True:
             now = self._clock.now()
-            lease = Lease(secrets.token_hex(16), now + timedelta(seconds=self._every * 2))
+            lease = Lease(secrets.token_hex(16), now + timedelta(seconds=self._every * 0.9))
             if await self._store.claim_duty("sweeper", lease, now):
                 await self.sweep()
             await asyncio.sleep(self._every)

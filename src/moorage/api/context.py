@@ -1,0 +1,60 @@
+"""What a route needs of the running service: the services, and who is calling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.base import SecurityBase
+
+from moorage.domain.identity import Principal
+from moorage.services.deployments import Deployments
+from moorage.services.idempotency import fingerprint
+from moorage.services.identity import Authenticator, Identity
+from moorage.services.webhooks import Webhooks
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    deployments: Deployments
+    identity: Identity
+    authenticator: Authenticator
+    webhooks: Webhooks
+
+
+def services(request: Request) -> Services:
+    found: Services = request.app.state.services
+    return found
+
+
+class _Bearer(SecurityBase):
+    """Any of the bearer tokens that Moorage knows. A token seen lately costs no suspension."""
+
+    def __init__(self) -> None:
+        self.model = HTTPBearerModel(description="An API key (`mrg_…`) or a token from `/auth/token`.")
+        self.scheme_name = "bearer"
+
+    async def __call__(self, request: Request) -> Principal:
+        header = request.headers.get("authorization")
+        authenticator = services(request).authenticator
+        cached = authenticator.cached(header) if header is not None else None
+        return cached or await authenticator.authenticate_header(header)
+
+
+Caller = Annotated[Principal, Depends(_Bearer())]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="Repeating a request with the same key repeats its answer, and does nothing again.",
+        examples=["3f1c9c6e-deploy-digits"],
+    ),
+]
+
+
+async def same_request(request: Request, caller: Principal) -> str:
+    """What makes two requests the same one: the caller, method, path and body."""
+    return fingerprint(caller.id, request.method, request.url.path, await request.body())

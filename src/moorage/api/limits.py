@@ -1,0 +1,52 @@
+"""A bound on what a request may send. A declared length is checked, and not trusted: bytes are counted."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from moorage.api.problems import response
+from moorage.errors import TooLarge
+
+
+class BodyLimit:
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "DELETE"):
+            await self._app(scope, receive, send)
+            return
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value) > self._max:
+                await self._refuse(scope, receive, send)
+                return
+        read = 0
+        started = False
+
+        async def bounded() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._max:
+                raise _Exceeded
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, bounded, watched)
+        except _Exceeded:
+            if not started:
+                await self._refuse(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message = f"The body is at most {self._max} bytes."
+        await response(TooLarge.at("body", "max_bytes", message))(scope, receive, send)
+
+
+class _Exceeded(Exception):  # control flow, never seen outside
+    pass

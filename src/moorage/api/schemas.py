@@ -1,0 +1,274 @@
+"""The words of the deployments surface: what it takes and gives, for validation and for the document."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from moorage.domain.request import NewDeployment
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Url = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+
+DEPLOYMENT_ID = "dep_27k4m6q2x5y3zj7abcdefghijk"
+
+
+class DeploymentRequest(BaseModel):
+    """Exactly one of `hf_model_id`, `model_id`, `container_image` says what to run."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        protected_namespaces=(),
+        json_schema_extra={
+            "examples": [
+                {
+                    "hf_model_id": "moorage/digits",
+                    "user_webhook_url": "https://app.example.com/webhook",
+                    "max_price_per_hour": 1.5,
+                }
+            ]
+        },
+    )
+
+    hf_model_id: Text | None = Field(None, description="A Hugging Face model, `owner/name`.")
+    revision: Text | None = Field(None, description="Branch, tag or commit of `hf_model_id`.")
+    model_id: Text | None = Field(None, description="An uploaded model. Not available yet.")
+    model_version: Text | None = Field(None, description="Of `model_id`. Not available yet.")
+    container_image: Text | None = Field(None, description="An image that serves HTTP.")
+    name: Text | None = Field(None, description="Unique among your deployments; made up when absent.")
+    provider: Text = Field("auto", description="`auto` ranks the offers of all providers.")
+    gpu_tier: Text | None = Field(None, description="Only accelerators of that name, such as `A10`.")
+    region: Text | None = None
+    spot: bool | None = Field(None, description="true: only spot; false: none; absent: either.")
+    max_price_per_hour: float | None = Field(
+        None, description="USD per replica and hour.", json_schema_extra={"exclusiveMinimum": 0}
+    )
+    min_replicas: int = Field(1, description="1 to 100. `ready` means that so many answer.")
+    max_replicas: int | None = Field(None, description="At least `min_replicas`, which is its default.")
+    env: dict[str, str] = Field(default_factory=dict, description="For the worker; sealed, never shown.")
+    hf_token: Text | None = Field(None, description="For gated and private models; sealed, never shown.")
+    task: Text | None = Field(None, description="Overrides the Hub's, such as `text-classification`.")
+    context_length: int | None = Field(None, description="Tokens, for language models.")
+    concurrency: int | None = Field(None, description="Requests that one replica serves at once.")
+    user_webhook_url: Url | None = Field(None, description="https; is told of every phase.")
+    capacity_deadline_seconds: float = Field(
+        1800.0, description="How long to look for compute before the deployment fails."
+    )
+
+    def to_domain(self) -> NewDeployment:
+        return NewDeployment(**self.model_dump())
+
+
+class Accepted(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"deployment_id": DEPLOYMENT_ID, "name": "digits-ghijk2", "status": "validating"}]
+        }
+    )
+    deployment_id: str
+    name: str
+    status: str
+
+
+class ConditionDocument(BaseModel):
+    type: str
+    status: str
+    reason: str
+    message: str
+    since: str
+
+
+class Replicas(BaseModel):
+    desired: int
+    ready: int
+
+
+class Item(BaseModel):
+    name: str
+    bytes: int
+    how: str
+
+
+class EstimateDocument(BaseModel):
+    total_bytes: int
+    min_vram_gb: float
+    items: list[Item]
+
+
+class ErrorDocument(BaseModel):
+    code: str
+    detail: str
+    advice: str | None
+
+
+class Cost(BaseModel):
+    accrued: float = Field(description="So far, in `currency`.")
+    currency: str
+
+
+class DeploymentDocument(BaseModel):
+    model_config = ConfigDict(
+        protected_namespaces=(),
+        json_schema_extra={
+            "examples": [
+                {
+                    "deployment_id": DEPLOYMENT_ID,
+                    "name": "digits-ghijk2",
+                    "status": "ready",
+                    "conditions": [
+                        {
+                            "type": "Serving",
+                            "status": "true",
+                            "reason": "AllReplicas",
+                            "message": "It answers.",
+                            "since": "2026-11-21T09:00:04.120000Z",
+                        }
+                    ],
+                    "provider": "managed",
+                    "hf_model_id": "moorage/digits",
+                    "model_id": None,
+                    "container_image": None,
+                    "revision": "0123456789abcdef0123456789abcdef01234567",
+                    "task": "image-classification",
+                    "runtime": "onnx",
+                    "endpoint_url": f"http://127.0.0.1:8080/v1/models/{DEPLOYMENT_ID}/infer",
+                    "gpu_allocated": None,
+                    "gpu_count": 0,
+                    "region": None,
+                    "price_per_hour": 0.05,
+                    "cost": {"accrued": 0.00004, "currency": "USD"},
+                    "replicas": {"desired": 1, "ready": 1},
+                    "estimate": {
+                        "total_bytes": 220_000_000,
+                        "min_vram_gb": 1.0,
+                        "items": [{"name": "weights", "bytes": 40_000, "how": "size of onnx/model.onnx"}],
+                    },
+                    "error": None,
+                    "attempts": 1,
+                    "phase_durations": {"validating": 0.02, "loading_model": 1.1, "ready": 2.0},
+                    "env": [],
+                    "user_webhook_url": None,
+                    "created_at": "2026-11-21T09:00:03.000000Z",
+                    "ready_at": "2026-11-21T09:00:04.120000Z",
+                }
+            ]
+        },
+    )
+    deployment_id: str
+    name: str
+    status: str
+    conditions: list[ConditionDocument]
+    provider: str | None
+    hf_model_id: str | None
+    model_id: str | None
+    container_image: str | None
+    revision: str | None
+    task: str | None
+    runtime: str | None
+    endpoint_url: str | None
+    gpu_allocated: str | None
+    gpu_count: int
+    region: str | None
+    price_per_hour: float | None
+    cost: Cost
+    replicas: Replicas
+    estimate: EstimateDocument | None
+    error: ErrorDocument | None
+    attempts: int
+    phase_durations: dict[str, float]
+    env: list[str] = Field(description="Names only; values are sealed.")
+    user_webhook_url: str | None
+    created_at: str
+    ready_at: str | None
+
+
+class DeploymentList(BaseModel):
+    items: list[DeploymentDocument]
+    next_cursor: str | None = Field(description="For the next page; null on the last.")
+
+
+class Rung(BaseModel):
+    provider: str
+    gpu: str | None = Field(description="null for a CPU offer.")
+    count: int
+    memory_gb: float
+    region: str | None
+    price_per_hour: float
+    price_source: str
+    price_as_of: str
+    spot: bool
+    availability: str
+    runtime: str
+    note: str | None
+
+
+class Refused(BaseModel):
+    provider: str
+    gpu: str | None
+    count: int
+    reason: str
+    smallest_change: str | None = Field(description="Of the request, that would make it do.")
+    region: str | None
+    price_per_hour: float | None
+
+
+class PlanDocument(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "estimate": {
+                        "total_bytes": 220_000_000,
+                        "min_vram_gb": 1.0,
+                        "items": [{"name": "weights", "bytes": 40_000, "how": "size of onnx/model.onnx"}],
+                    },
+                    "ladder": [
+                        {
+                            "provider": "managed",
+                            "gpu": None,
+                            "count": 0,
+                            "memory_gb": 25.0,
+                            "region": None,
+                            "price_per_hour": 0.05,
+                            "price_source": "the operator's setting",
+                            "price_as_of": "2026-11-21",
+                            "spot": False,
+                            "availability": "high",
+                            "runtime": "onnx",
+                            "note": "21.0 of 23.0 GB free",
+                        }
+                    ],
+                    "refused": [],
+                }
+            ]
+        }
+    )
+    estimate: EstimateDocument | None
+    ladder: list[Rung]
+    refused: list[Refused]
+
+
+class EventDocument(BaseModel):
+    id: str
+    type: str
+    at: str
+    actor: str
+    message: str
+    data: dict[str, str | int | float | bool | None]
+
+
+class EventList(BaseModel):
+    items: list[EventDocument]
+    next_after: str | None = Field(description="Give it as `after` to read on.")
+
+
+class LogLineDocument(BaseModel):
+    at: str
+    replica: str
+    text: str
+
+
+class LogList(BaseModel):
+    items: list[LogLineDocument]

@@ -1,0 +1,175 @@
+"""What a user asks for when creating or planning a deployment, and the rules it must keep.
+
+The rules are here, not in a surface, so that every surface refuses the same things for the same reasons.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from moorage.domain.compute import PlacementPolicy
+from moorage.domain.model import ContainerImage, HubModel, Source
+from moorage.errors import FieldError
+
+MAX_REPLICAS = 100
+MAX_ENV_BYTES = 32 * 1024
+MIN_DEADLINE_SECONDS = 1.0
+MAX_DEADLINE_SECONDS = 7 * 86400.0
+
+_REPO_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
+REPO_ID = re.compile(rf"{_REPO_PART}(?:/{_REPO_PART})?")
+REVISION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,198}[A-Za-z0-9_-])?")
+# domain/path:tag@digest as the container registries define it, without the corner cases of ports in paths
+IMAGE = re.compile(
+    r"(?:[a-zA-Z0-9.-]+(?::\d{1,5})?/)?[a-z0-9]+(?:[._/-]{1,2}[a-z0-9]+)*"
+    r"(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+NAME = re.compile(r"[a-z](?:[a-z0-9-]{1,61}[a-z0-9])")
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class NewDeployment:
+    """Exactly one of `hf_model_id`, `model_id`, `container_image`. Money is USD per hour."""
+
+    hf_model_id: str | None = None
+    revision: str | None = None
+    model_id: str | None = None
+    model_version: str | None = None
+    container_image: str | None = None
+    name: str | None = None
+    provider: str = "auto"
+    gpu_tier: str | None = None
+    region: str | None = None
+    spot: bool | None = None
+    max_price_per_hour: float | None = None
+    min_replicas: int = 1
+    max_replicas: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    hf_token: str | None = field(default=None, repr=False)
+    task: str | None = None
+    context_length: int | None = None
+    concurrency: int | None = None
+    user_webhook_url: str | None = None
+    capacity_deadline_seconds: float = 1800.0
+
+    @property
+    def policy(self) -> PlacementPolicy:
+        return PlacementPolicy(self.provider, self.gpu_tier, self.region, self.spot, self.max_price_per_hour)
+
+    @property
+    def source(self) -> Source:
+        """Only after `broken_rules` found none."""
+        if self.hf_model_id is not None:
+            return HubModel(self.hf_model_id, self.revision)
+        assert self.container_image is not None
+        return ContainerImage(self.container_image)
+
+
+def broken_rules(request: NewDeployment) -> tuple[FieldError, ...]:
+    """Every rule that the request breaks by itself, without asking anybody."""
+    return tuple(error for rule in _RULES for error in rule(request))
+
+
+def _error(name: str, rule: str, message: str) -> FieldError:
+    return FieldError(f"body.{name}", rule, message)
+
+
+def _one_source(request: NewDeployment) -> Iterator[FieldError]:
+    names = ("hf_model_id", "model_id", "container_image")
+    given = [name for name in names if getattr(request, name) is not None]
+    if len(given) == 1:
+        return
+    if not given:
+        yield _error("hf_model_id", "exactly_one_source", f"Give exactly one of {', '.join(names)}.")
+    for name in given:
+        yield _error(name, "exactly_one_source", f"Give only one of {', '.join(given)}.")
+
+
+def _uploads_come_later(request: NewDeployment) -> Iterator[FieldError]:
+    for name in ("model_id", "model_version"):
+        if getattr(request, name) is not None:
+            yield _error(
+                name, "not_available_yet", "Uploaded models cannot be deployed yet; use hf_model_id."
+            )
+
+
+def _well_formed(request: NewDeployment) -> Iterator[FieldError]:
+    repo = request.hf_model_id
+    if repo is not None and (not REPO_ID.fullmatch(repo) or "--" in repo or ".." in repo):
+        yield _error(
+            "hf_model_id",
+            "repo_id",
+            "A Hugging Face id is owner/name: letters, digits, '.', '_' and '-', each part at most 96 long.",
+        )
+    if request.revision is not None:
+        if repo is None:
+            yield _error("revision", "needs_hf_model_id", "revision goes with hf_model_id.")
+        elif not REVISION.fullmatch(request.revision) or ".." in request.revision:
+            yield _error("revision", "revision", "A revision is a branch, a tag or a commit id.")
+    if request.container_image is not None and not IMAGE.fullmatch(request.container_image):
+        yield _error(
+            "container_image", "image_reference", "Write it as [registry/]path[:tag][@sha256:digest]."
+        )
+    if request.name is not None and not NAME.fullmatch(request.name):
+        yield _error(
+            "name",
+            "name",
+            "A name has 3 to 63 lower-case letters, digits and hyphens, and starts with a letter.",
+        )
+
+
+def _replicas(request: NewDeployment) -> Iterator[FieldError]:
+    for name in ("min_replicas", "max_replicas"):
+        value = getattr(request, name)
+        if value is not None and not 1 <= value <= MAX_REPLICAS:
+            yield _error(name, "range", f"{name} is from 1 to {MAX_REPLICAS}.")
+    if request.max_replicas is not None and request.min_replicas > request.max_replicas:
+        yield _error(
+            "min_replicas",
+            "min_at_most_max",
+            f"min_replicas ({request.min_replicas}) is above max_replicas ({request.max_replicas}).",
+        )
+
+
+def _positive(request: NewDeployment) -> Iterator[FieldError]:
+    limits = {"context_length": 2**24, "concurrency": 10_000, "max_price_per_hour": 1_000_000}
+    for name, limit in limits.items():
+        value = getattr(request, name)
+        if value is not None and not 0 < value <= limit:
+            yield _error(name, "range", f"{name} is above 0 and at most {limit}.")
+    if not MIN_DEADLINE_SECONDS <= request.capacity_deadline_seconds <= MAX_DEADLINE_SECONDS:
+        yield _error(
+            "capacity_deadline_seconds",
+            "range",
+            f"It is from {MIN_DEADLINE_SECONDS:.0f} s to {MAX_DEADLINE_SECONDS:.0f} s.",
+        )
+
+
+def _environment(request: NewDeployment) -> Iterator[FieldError]:
+    for name in request.env:
+        if not ENV_NAME.fullmatch(name):
+            yield _error(
+                f"env.{name[:64]}", "env_name", "A name has letters, digits and '_', no digit first."
+            )
+        elif name.upper().startswith("MOORAGE_"):
+            yield _error(
+                f"env.{name}", "env_reserved", "Names that begin with MOORAGE_ are the service's own."
+            )
+    for name, value in request.env.items():
+        if "\x00" in value:
+            yield _error(f"env.{name[:64]}", "env_value", "A value cannot hold a NUL character.")
+    if sum(len(k) + len(v.encode()) for k, v in request.env.items()) > MAX_ENV_BYTES:
+        yield _error("env", "env_size", f"All names and values together are at most {MAX_ENV_BYTES} bytes.")
+
+
+_RULES: tuple[Callable[[NewDeployment], Iterator[FieldError]], ...] = (
+    _one_source,
+    _uploads_come_later,
+    _well_formed,
+    _replicas,
+    _positive,
+    _environment,
+)

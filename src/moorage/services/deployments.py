@@ -1,0 +1,347 @@
+"""What a user can do with deployments. The only writer of desired state."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from moorage.domain.deployment import Deployment, DeploymentSpec, Phase, Status
+from moorage.domain.event import Event
+from moorage.domain.identity import Permission, Principal
+from moorage.domain.model import ContainerImage, HubModel
+from moorage.domain.notice import NewId, deliveries, events
+from moorage.domain.placement import smallest_change
+from moorage.domain.request import NewDeployment, broken_rules
+from moorage.domain.transition import Fact
+from moorage.domain.view import DeploymentView, PlanView, deployment_view, plan_view
+from moorage.errors import (
+    AlreadyExists,
+    Clash,
+    FieldError,
+    Forbidden,
+    HubUnavailable,
+    Invalid,
+    NotFound,
+    OutgoingRefused,
+    Retry,
+    StaleWrite,
+    Unavailable,
+)
+from moorage.planning import Plan, Planner
+from moorage.ports import (
+    Append,
+    Clock,
+    DeploymentFilter,
+    Insert,
+    LogLine,
+    Logs,
+    Outgoing,
+    Page,
+    Provider,
+    SecretBox,
+    Store,
+    Update,
+    Write,
+)
+from moorage.services.idempotency import Answer, once
+from moorage.signals import Signals, wait_for
+
+CHECK_SECONDS = 8.0  # how long a create waits for the Hub; after that it is accepted, and the engine asks
+ACCEPTED_SECONDS = 5.0  # how long "this fits" is believed for the same request
+ACCEPTED_KEPT = 1024
+KEEPALIVE_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the deployments service needs from outside."""
+
+    store: Store
+    planner: Planner
+    providers: Mapping[str, Provider]
+    box: SecretBox
+    outgoing: Outgoing
+    clock: Clock
+    new_id: NewId
+    signals: Signals
+    public_url: str
+    on_written: Callable[[str], None]  # a deployment's id: wakes the engine and the outbox
+
+
+class Deployments:
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._out = surroundings
+        self._fits_until: dict[tuple[object, ...], datetime] = {}
+
+    # -- asking ------------------------------------------------------------------------------------------
+
+    async def plan(self, principal: Principal, request: NewDeployment) -> PlanView:
+        """The estimate's arithmetic, the ladder, and every refused offer with its reason. Creates nothing."""
+        require(principal, Permission.READ)
+        refuse_broken(request)
+        spec = _spec(request, None, ())
+        try:
+            plan = await self._out.planner.plan(spec, request.hf_token)
+        except Retry as error:
+            raise Unavailable(error.detail, advice=error.advice, retry_after=error.after) from error
+        return plan_view(plan.placement, plan.estimate)
+
+    async def get(self, principal: Principal, deployment_id: str) -> DeploymentView:
+        require(principal, Permission.READ)
+        return self._view(await self._owned(principal, deployment_id))
+
+    async def page(
+        self, principal: Principal, where: DeploymentFilter, cursor: str | None, limit: int
+    ) -> Page[DeploymentView]:
+        require(principal, Permission.READ)
+        try:
+            page = await self._out.store.deployments(principal.organization_id, where, cursor, limit)
+        except ValueError as error:
+            raise Invalid.at(
+                "query.cursor", "cursor", "Use next_cursor of an earlier page as it is."
+            ) from error
+        return Page(tuple(self._view(d) for d in page.items), page.next_cursor)
+
+    async def events(
+        self, principal: Principal, deployment_id: str, after: str | None, limit: int
+    ) -> Sequence[Event]:
+        """Oldest first."""
+        require(principal, Permission.READ)
+        await self._owned(principal, deployment_id)
+        return await self._out.store.events(deployment_id, after, limit)
+
+    async def follow_events(
+        self, principal: Principal, deployment_id: str, after: str | None
+    ) -> AsyncIterator[Event | None]:
+        """All events after `after`, then new ones as they happen, until `deployment.deleted`. None now and
+        then, so that a quiet connection can be kept alive."""
+        with self._out.signals.listen(deployment_id) as changed:
+            while True:
+                changed.clear()
+                batch = await self._out.store.events(deployment_id, after, 500)
+                for event in batch:
+                    yield event
+                    after = event.id
+                    if event.type == "deployment.deleted":
+                        return
+                if not batch:
+                    await wait_for(changed, KEEPALIVE_SECONDS)
+                    if not changed.is_set():
+                        yield None
+
+    async def logs(
+        self, principal: Principal, deployment_id: str, *, tail: int, follow: bool
+    ) -> AsyncIterator[LogLine]:
+        """Lines of the replicas; with `follow` it waits for the endpoint, and ends with it."""
+        require(principal, Permission.READ)
+        deployment = await self._owned(principal, deployment_id)
+        if follow:
+            deployment = await self._with_endpoint(deployment)
+        attempt = deployment.status.attempt
+        if attempt is None or attempt.handle is None:
+            return _no_lines()
+        name = attempt.rung.offer.provider
+        provider = self._out.providers.get(name)
+        if not isinstance(provider, Logs):
+            raise NotFound(f"Provider {name} keeps no logs that can be read.", code="no_logs")
+        return provider.logs(attempt.handle, None, tail=tail, follow=follow)
+
+    # -- wanting -----------------------------------------------------------------------------------------
+
+    async def create(
+        self, principal: Principal, request: NewDeployment, key: str | None, fingerprint: str
+    ) -> Answer:
+        """Stores the deployment, its first event and message, and wakes the engine. Refuses what is known
+        to be impossible before anything is stored."""
+        require(principal, Permission.DEPLOY)
+
+        async def make() -> tuple[Sequence[Write], int, bytes]:
+            refuse_broken(request)
+            await self._check_webhook(request.user_webhook_url)
+            await self._check_fit(request)
+            deployment, writes = self._first_writes(principal, request)
+            body = {"deployment_id": deployment.id, "name": deployment.name, "status": deployment.phase.value}
+            return writes, 202, json.dumps(body).encode()
+
+        out = self._out
+        try:
+            answer = await once(
+                out.store, out.box, out.clock, principal.organization_id, key, fingerprint, make
+            )
+        except AlreadyExists as error:
+            raise Clash(
+                f"A deployment named {request.name!r} exists.",
+                code="name_taken",
+                advice="Choose another name, or delete that deployment first.",
+                errors=(FieldError("body.name", "unique_in_organization", "The name is taken."),),
+            ) from error
+        if not answer.replayed:
+            out.on_written(json.loads(answer.body)["deployment_id"])
+        return answer
+
+    async def delete(self, principal: Principal, deployment_id: str) -> None:
+        """Wants it gone. Repeating it does no harm."""
+        require(principal, Permission.DEPLOY)
+        out = self._out
+        while True:
+            deployment = await self._owned(principal, deployment_id)
+            if deployment.deleted_at is not None:
+                return
+            now = out.clock.now()
+            fact = Fact("deployment.delete_requested", "Its owner wants it gone.")
+            asked = replace(deployment, deleted_at=now, due_at=now)
+            told = events(deployment, (fact,), principal.id, now, out.new_id)
+            try:
+                await out.store.commit([Update(asked), *(Append(e) for e in told)])
+            except StaleWrite:
+                continue  # the engine wrote meanwhile: read again, want again
+            out.on_written(deployment_id)
+            return
+
+    # -- parts -------------------------------------------------------------------------------------------
+
+    def _view(self, deployment: Deployment) -> DeploymentView:
+        return deployment_view(deployment, self._out.clock.now(), self._out.public_url)
+
+    async def _owned(self, principal: Principal, deployment_id: str) -> Deployment:
+        deployment = await self._out.store.deployment(deployment_id, principal.organization_id)
+        if deployment is None:
+            raise NotFound(f"There is no deployment {deployment_id!r}.", code="deployment_not_found")
+        return deployment
+
+    async def _with_endpoint(self, deployment: Deployment) -> Deployment:
+        """Waits until there is an endpoint to read logs of, or never will be."""
+        with self._out.signals.listen(deployment.id) as changed:
+            while True:
+                changed.clear()
+                attempt = deployment.status.attempt
+                over = deployment.phase in (Phase.DELETING, Phase.DELETED, Phase.FAILED)
+                if over or (attempt is not None and attempt.handle is not None):
+                    return deployment
+                await wait_for(changed, KEEPALIVE_SECONDS)
+                deployment = await self._out.store.deployment(deployment.id) or deployment
+
+    async def _check_webhook(self, url: str | None) -> None:
+        if url is None:
+            return
+        try:
+            await self._out.outgoing.check(url)
+        except OutgoingRefused as refused:
+            raise Invalid.at("body.user_webhook_url", refused.rule, refused.detail) from refused
+
+    async def _check_fit(self, request: NewDeployment) -> None:
+        """Refuses a model that cannot be used or fits nowhere. Silence of the Hub or of a provider refuses
+        nothing: the deployment is accepted, and the engine asks again until its deadline."""
+        now = self._out.clock.now()
+        key = _fit_key(request)
+        believed = self._fits_until.get(key)
+        if believed is not None and now < believed:
+            return
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                plan = await self._out.planner.plan(_spec(request, None, ()), request.hf_token)
+        except (HubUnavailable, Retry, TimeoutError):
+            return
+        if not plan.placement.ladder:
+            raise does_not_fit(plan)
+        if len(self._fits_until) >= ACCEPTED_KEPT:
+            self._fits_until.clear()
+        self._fits_until[key] = datetime.fromtimestamp(now.timestamp() + ACCEPTED_SECONDS, now.tzinfo)
+
+    def _first_writes(self, principal: Principal, request: NewDeployment) -> tuple[Deployment, list[Write]]:
+        out = self._out
+        now = out.clock.now()
+        deployment_id = out.new_id("dep")
+        sealed = None
+        if request.env or request.hf_token:
+            opened = json.dumps({"env": dict(request.env), "hf_token": request.hf_token})
+            sealed = out.box.seal(opened.encode(), f"deployment {deployment_id}")
+        deployment = Deployment(
+            id=deployment_id,
+            organization_id=principal.organization_id,
+            name=request.name or _default_name(request, deployment_id),
+            spec=_spec(request, sealed, tuple(sorted(request.env))),
+            status=Status(Phase.VALIDATING, now, now),
+            created_at=now,
+            created_by=principal.id,
+            due_at=now,
+        )
+        facts = (Fact("deployment.validating", "Accepted; the model is being validated."),)
+        writes: list[Write] = [Insert(deployment)]
+        writes += [Append(e) for e in events(deployment, facts, principal.id, now, out.new_id)]
+        writes += [Insert(d) for d in deliveries(deployment, facts, now, out.new_id, out.public_url)]
+        return deployment, writes
+
+
+def require(principal: Principal, permission: Permission) -> None:
+    if not principal.may(permission):
+        raise Forbidden(
+            f"The role {principal.role} may not {permission.value.replace('_', ' ')}.",
+            advice="Use a key or a user with a role that may.",
+        )
+
+
+def refuse_broken(request: NewDeployment) -> None:
+    errors = broken_rules(request)
+    if errors:
+        raise Invalid("; ".join(e.message for e in errors), errors=errors)
+
+
+def does_not_fit(plan: Plan) -> Invalid:
+    refused = plan.placement.refused
+    story = " ".join(f"{r.provider} {r.gpu or 'CPU'} x{r.count or 1}: {r.reason}." for r in refused[:10])
+    detail = f"No offer fits. {story or 'No provider sells anything.'}"
+    field = "body.hf_model_id" if plan.profile is not None else "body.container_image"
+    return Invalid(
+        detail,
+        code="does_not_fit",
+        advice=smallest_change(plan.placement),
+        errors=(FieldError(field, "fits_somewhere", detail),),
+    )
+
+
+def _spec(request: NewDeployment, sealed: str | None, env_names: tuple[str, ...]) -> DeploymentSpec:
+    return DeploymentSpec(
+        source=request.source,
+        policy=request.policy,
+        min_replicas=request.min_replicas,
+        max_replicas=request.max_replicas or request.min_replicas,
+        task=request.task,
+        context_length=request.context_length,
+        concurrency=request.concurrency,
+        env_names=env_names,
+        secrets=sealed,
+        webhook_url=request.user_webhook_url,
+        capacity_deadline_seconds=request.capacity_deadline_seconds,
+    )
+
+
+def _fit_key(request: NewDeployment) -> tuple[object, ...]:
+    return (
+        request.source,
+        request.policy,
+        request.min_replicas,
+        request.task,
+        request.context_length,
+        request.concurrency,
+        request.hf_token,
+    )
+
+
+def _default_name(request: NewDeployment, deployment_id: str) -> str:
+    """The model's own name with the end of the id, which makes it unique."""
+    source = request.source
+    full = source.repo_id if isinstance(source, HubModel) else ""
+    if isinstance(source, ContainerImage):
+        full = source.image.partition("@")[0].rpartition(":")[0] or source.image
+    slug = re.sub(r"[^a-z0-9]+", "-", full.rpartition("/")[2].lower()).strip("-")[:48] or "model"
+    return f"{slug if slug[0].isalpha() else 'm-' + slug}-{deployment_id[-6:]}"
+
+
+async def _no_lines() -> AsyncIterator[LogLine]:
+    return
+    yield  # makes this a generator

@@ -1,0 +1,321 @@
+"""The rules, one by one and against a hostile world: whatever outcomes come, a deployment always has a next
+step or is over, nothing is created twice, and nothing is left behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moorage.domain.compute import Availability, Estimate, Offer, Placement, Rung
+from moorage.domain.decide import Observed, Patience, decide, desired_of
+from moorage.domain.deployment import Deployment, DeploymentSpec, Failure, Handle, Phase, Status
+from moorage.domain.model import HubModel, ModelProfile
+from moorage.domain.observation import Observation, Replica, ReplicaState, Trouble
+from moorage.domain.steps import (
+    Begin,
+    Broken,
+    Create,
+    Created,
+    Enter,
+    GiveUp,
+    Later,
+    Look,
+    Outcome,
+    Place,
+    Placed,
+    Profiled,
+    Refused,
+    Remove,
+    Removed,
+    Report,
+    Rest,
+    Seen,
+    Step,
+    Validate,
+    Vanished,
+    Wait,
+)
+from moorage.domain.transition import advance
+
+START = datetime(2026, 11, 21, 9, tzinfo=UTC)
+PATIENCE = Patience(ready_timeout=60.0, loading_look=5.0, ready_look=30.0)
+EFFECTS = (Validate, Place, Create, Look, Remove)
+TERMINAL = (Phase.DELETED, Phase.FAILED)
+
+
+def offer(name: str) -> Offer:
+    return Offer(
+        name, "p", None, 0, 10**10, 10**10, 0.5, "test", "2026-11-21", availability=Availability.HIGH
+    )
+
+
+RUNGS = tuple(Rung(offer(n), "onnx", Estimate(1, 1.0, ())) for n in ("a", "b", "c"))
+PROFILE = ModelProfile("acme/m", "0" * 40, ())
+ANSWERS = Observation((Replica("0", ReplicaState.READY, "http://127.0.0.1:1"),))
+LOADS = Observation((Replica("0", ReplicaState.STARTING),))
+
+
+def deployment(phase: Phase = Phase.VALIDATING, **status: object) -> Deployment:
+    return Deployment(
+        id="dep_" + "a" * 26,
+        organization_id="org",
+        name="m",
+        spec=DeploymentSpec(HubModel("acme/m"), capacity_deadline_seconds=100.0),
+        status=replace(Status(phase, START, START), **status),  # type: ignore[arg-type]  # by name
+        created_at=START,
+        created_by="usr",
+    )
+
+
+def next_step(d: Deployment, now: datetime = START, seen: Observation | Vanished | None = None) -> Step:
+    return decide(desired_of(d, PATIENCE), Observed(d.status, seen), now)
+
+
+def through(d: Deployment, *outcomes: Step | Outcome, now: datetime = START) -> Deployment:
+    for outcome in outcomes:
+        d = advance(d, outcome, now).deployment
+    return d
+
+
+def placed() -> Deployment:
+    return through(deployment(), Profiled(PROFILE), Placed(Placement(RUNGS, ())))
+
+
+def loading() -> Deployment:
+    d = through(placed(), Begin(RUNGS[0]))
+    assert d.status.attempt is not None
+    return through(d, Created(Handle("p", d.status.attempt.name)))
+
+
+def test_the_straight_way_to_ready() -> None:
+    d = deployment()
+    assert isinstance(next_step(d), Validate)
+    d = through(d, Profiled(PROFILE))
+    assert d.phase is Phase.SELECTING_GPU
+    assert isinstance(next_step(d), Place)
+    d = through(d, Placed(Placement(RUNGS, ())))
+    assert next_step(d) == Begin(RUNGS[0])
+    d = through(d, Begin(RUNGS[0]))
+    assert d.phase is Phase.CREATING_ENDPOINT
+    assert isinstance(next_step(d), Create)
+    d = loading()
+    assert isinstance(next_step(d), Look)
+    assert isinstance(next_step(d, seen=LOADS), Wait)
+    assert next_step(d, seen=ANSWERS) == Report(ANSWERS)
+    d = through(d, Report(ANSWERS))
+    assert d.phase is Phase.READY
+    assert d.status.targets == ("http://127.0.0.1:1",)
+    assert isinstance(next_step(d, seen=ANSWERS), Wait)
+
+
+def test_intent_is_stored_before_effect() -> None:
+    """A create is only ever chosen for an attempt that the store already has."""
+    d = placed()
+    assert isinstance(next_step(d), Begin)
+    d = through(d, next_step(d))
+    step = next_step(d)
+    assert isinstance(step, Create)
+    assert step.attempt == d.status.attempt
+    assert step.attempt.name == f"mrg-{'a' * 26}-r1-a1"
+
+
+@pytest.mark.parametrize(
+    "d", [deployment(), placed(), loading(), through(loading(), Report(ANSWERS))], ids=lambda d: d.phase
+)
+def test_deletion_wins_in_every_phase_and_removes_what_may_exist(d: Deployment) -> None:
+    d = replace(d, deleted_at=START)
+    assert d.phase is Phase.DELETING
+    assert next_step(d) == Enter(Phase.DELETING)
+    d = through(d, Enter(Phase.DELETING))
+    if d.status.attempt is not None:
+        assert isinstance(next_step(d), Remove)
+        d = through(d, Removed())
+    assert next_step(d) == Enter(Phase.DELETED)
+    d = through(d, Enter(Phase.DELETED))
+    assert isinstance(next_step(d), Rest)
+
+
+def test_no_capacity_goes_down_the_ladder_and_round_again() -> None:
+    d = placed()
+    for rung in RUNGS:
+        assert next_step(d) == Begin(rung)
+        d = through(d, Begin(rung), Refused("no room"))
+        assert isinstance(next_step(d), Remove), "absence is confirmed before the next offer"
+        d = through(d, Removed())
+    step = next_step(d)
+    assert isinstance(step, Wait), "a whole round without capacity waits"
+    assert isinstance(next_step(d, step.until), Place)
+    late = START + timedelta(seconds=100)
+    give_up = next_step(d, late)
+    assert isinstance(give_up, GiveUp)
+    assert "no room" in give_up.failure.detail
+    d = through(d, give_up, Enter(Phase.FAILED), now=late)
+    assert d.phase is Phase.FAILED
+
+
+def test_a_crash_loop_is_a_failure_that_is_told_after_the_cleanup() -> None:
+    broken = Observation(
+        (), trouble=Trouble.CRASH_LOOP, message="exited 3 times", log_tail=("x", "ImportError")
+    )
+    d = loading()
+    d = through(d, next_step(d, seen=broken))
+    assert d.phase is Phase.LOADING_MODEL, "not failed while something may bill"
+    assert isinstance(next_step(d), Remove)
+    d = through(d, Removed())
+    assert next_step(d) == Enter(Phase.FAILED)
+    change = advance(d, Enter(Phase.FAILED), START)
+    assert change.facts[0].type == "deployment.failed"
+    assert change.deployment.status.failure is not None
+    assert "ImportError" in change.deployment.status.failure.detail
+
+
+def test_too_slow_is_a_failure() -> None:
+    d = loading()
+    assert isinstance(next_step(d, START + timedelta(seconds=59), LOADS), Wait)
+    d = through(d, next_step(d, START + timedelta(seconds=60), LOADS))
+    assert d.status.failure is not None
+    assert d.status.failure.code == "readiness_timeout"
+
+
+def test_ready_is_taken_back_when_nothing_answers() -> None:
+    d = through(loading(), Report(ANSWERS))
+    d = through(d, next_step(d, seen=LOADS))
+    assert d.phase is Phase.LOADING_MODEL
+    assert d.status.targets == ()
+
+
+def test_what_vanished_is_made_again_however_old_it_is() -> None:
+    later = START + timedelta(days=3)
+    d = through(loading(), Report(ANSWERS))
+    d = through(d, next_step(d, later, Vanished()), Removed(), now=later)
+    assert d.phase is Phase.SELECTING_GPU
+    assert isinstance(next_step(d, later), Begin | Place)
+
+
+def test_ready_means_as_many_replicas_as_were_asked_for() -> None:
+    d = loading()
+    d = replace(d, spec=replace(d.spec, min_replicas=2, max_replicas=2))
+    assert not isinstance(next_step(d, seen=replace(ANSWERS)), Enter)
+    d = through(d, next_step(d, seen=ANSWERS))
+    assert d.phase is Phase.LOADING_MODEL
+    assert d.status.replicas.ready == 1
+
+
+def test_the_meter_runs_from_creation_to_confirmed_absence() -> None:
+    d = loading()
+    hour = START + timedelta(hours=1)
+    assert d.status.meter.at(hour) == pytest.approx(0.5)
+    d = through(replace(d, deleted_at=hour), Enter(Phase.DELETING), Removed(), now=hour)
+    assert d.status.meter.at(hour + timedelta(days=1)) == pytest.approx(0.5)
+
+
+# -- a hostile world ------------------------------------------------------------------------------------
+
+
+@dataclass
+class World:
+    """Endpoints by name at a provider that answers as `draw` says; what the property looks at."""
+
+    draw: st.DataObject
+    endpoints: set[str] = field(default_factory=set)
+    seen: Observation | Vanished | None = None
+
+    def perform(self, step: Step) -> Outcome:
+        match step:
+            case Validate():
+                return self._one_of(
+                    Profiled(PROFILE), Later("hub down"), Broken(Failure("model_gated", "gated"))
+                )
+            case Place():
+                ladder = self.draw.draw(st.sampled_from([RUNGS[:n] for n in range(4)]))
+                if not ladder:
+                    return Broken(Failure("does_not_fit", "no"))
+                return self._one_of(Placed(Placement(ladder, ())), Later("silent", 3.0))
+            case Create(attempt):
+                lost = self.draw.draw(st.booleans())
+                outcome = self._one_of(
+                    Created(Handle("p", attempt.name)), Refused("full"), Later("x"), Broken(Failure("r", "r"))
+                )
+                if isinstance(outcome, Created) or lost:  # it acted, and the answer was lost
+                    self.endpoints.add(attempt.name)
+                return outcome
+            case Look(attempt):
+                if attempt.name not in self.endpoints:
+                    return Vanished()
+                if self.draw.draw(st.integers(0, 9)) == 0:
+                    self.endpoints.discard(attempt.name)
+                    return Vanished()
+                crash = Observation((), trouble=Trouble.CRASH_LOOP)
+                full = Observation((), trouble=Trouble.NO_CAPACITY)
+                return self._one_of(Seen(ANSWERS), Seen(LOADS), Seen(crash), Seen(full), Later("timeout"))
+            case Remove(attempt):
+                outcome = self._one_of(Removed(), Later("still there", 1.0))
+                if isinstance(outcome, Removed):
+                    self.endpoints.discard(attempt.name)
+                return outcome
+        raise AssertionError(step)
+
+    def _one_of(self, *outcomes: Outcome) -> Outcome:
+        return self.draw.draw(st.sampled_from(outcomes))
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_there_is_always_a_next_step_or_the_end_and_never_two_endpoints(data: st.DataObject) -> None:
+    world, d, now = World(data), deployment(), START
+    delete_at = data.draw(st.one_of(st.none(), st.integers(0, 60)))
+    for turn in range(120):
+        if turn == delete_at:
+            d = replace(d, deleted_at=now)
+        step = decide(desired_of(d, PATIENCE), Observed(d.status, world.seen), now)
+        if isinstance(step, Rest):
+            break
+        if isinstance(step, Wait):
+            assert step.until > now, "a wait moves time on"
+            now, world.seen = step.until, None
+            continue
+        did = world.perform(step) if isinstance(step, EFFECTS) else step
+        if isinstance(did, Seen | Vanished):
+            world.seen = did.observation if isinstance(did, Seen) else did
+            continue
+        change = advance(d, did, now, data.draw(st.floats(0, 0.99)))
+        assert change.deployment.due_at is not None
+        d, world.seen = change.deployment, None if isinstance(did, Later) else world.seen
+        if not isinstance(did, Report):
+            world.seen = None
+        assert len(world.endpoints) <= 1, "never two worker sets"
+        attempt = d.status.attempt
+        assert world.endpoints <= ({attempt.name} if attempt else set()), "what exists is always named"
+    if d.status.phase in TERMINAL:
+        assert not world.endpoints, "nothing is left that bills"
+        assert d.status.attempt is None
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_deletion_ends_in_deleted_once_the_provider_lets_go(data: st.DataObject) -> None:
+    world, d, now = World(data), deployment(), START
+    for _ in range(data.draw(st.integers(0, 40))):  # anywhere in its life
+        step = decide(desired_of(d, PATIENCE), Observed(d.status, None), now)
+        did = world.perform(step) if isinstance(step, EFFECTS) else step
+        if isinstance(did, Seen):
+            did = Report(did.observation)
+        if isinstance(did, Vanished | Rest):
+            break
+        d = advance(d, did, now).deployment
+    d = replace(d, deleted_at=now)
+    for _ in range(6):
+        step = next_step(d, now)
+        if isinstance(step, Remove):
+            world.endpoints.discard(step.attempt.name)
+            d = through(d, Removed(), now=now)
+        elif isinstance(step, Wait):
+            now = step.until
+        elif not isinstance(step, Rest):
+            d = through(d, step, now=now)
+    assert d.phase is Phase.DELETED
+    assert not world.endpoints
