@@ -23,10 +23,11 @@ from multiprocessing.connection import Connection
 
 import uvicorn
 import uvloop
-
 from benchmarks.load import MakeRequest, Result, load, request
+
 from moorage.domain.identity import Principal, Role
 from moorage.errors import Unauthenticated
+from moorage.gateway import heap
 from moorage.gateway.asgi import RawHeaders, Receive, Scope, Send
 from moorage.gateway.proxy import Gateway
 from moorage.gateway.routes import Route, RoutePublisher, RouteTable
@@ -101,8 +102,9 @@ def _run_gateway(pipe: Connection, cores: frozenset[int], worker_port: int, rout
     async def serve() -> None:
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())
-        while not server.started:  # uvicorn has no signal for it
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no signal for it
             await asyncio.sleep(0.01)
+        heap.settle()
         pipe.send(server.servers[0].sockets[0].getsockname()[1])
         loop = asyncio.get_running_loop()
         loop.add_reader(pipe.fileno(), lambda: _answer_question(pipe, server))
@@ -254,9 +256,8 @@ async def run(routes: int = 10_000) -> list[Figures]:
 
 def main() -> None:
     figures = uvloop.run(run())
-    print(
-        f"gateway: {os.cpu_count()} cores, Python {sys.version.split()[0]}, {len(BODY)} B in, {len(ANSWER)} B out"
-    )
+    python = sys.version.split()[0]
+    print(f"gateway: {os.cpu_count()} cores, Python {python}, {len(BODY)} B in, {len(ANSWER)} B out")
     print(HEADER)
     for row in figures:
         print(row.line())

@@ -1,14 +1,15 @@
 """A lean HTTP/1.1 load generator, because a full client costs more than the servers it would measure.
 
 Keep-alive connections on raw asyncio protocols, one request in flight on each. With `rate`, requests are due
-at fixed times and a latency counts from when its request was due, so that a stall is not hidden by the
-requests that it kept from being sent (coordinated omission).
+at fixed times, and one that finds no idle connection waits with its latency already running, so that a stall
+is not hidden by the requests that it kept from being sent (coordinated omission).
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ class _Run:
         self._statuses: Counter[int] = Counter()
 
     def start(self, connections: list[_Connection]) -> None:
-        self._began = self.loop.time()
+        self._began = time.perf_counter()
         if self._interval:
             self._idle.extend(connections)
             self._offer()
@@ -107,7 +108,7 @@ class _Run:
         return over or (self._count is not None and self._next >= self._count)
 
     def _send_or_close(self, connection: _Connection) -> None:
-        now = self.loop.time()
+        now = time.perf_counter()
         if self._exhausted(now):
             connection.close()
             return
@@ -116,21 +117,21 @@ class _Run:
 
     def _offer(self) -> None:
         """Sends what is due by now, on idle connections while there are any."""
-        now = self.loop.time()
+        now = time.perf_counter()
         while (due := self._began + self._next * self._interval) <= now and not self._exhausted(due):
-            self._overdue.append((self._next, due))
+            self._overdue.append((self._next, now))  # not `due`: timers are late by up to a millisecond
             self._next += 1
         while self._overdue and self._idle:
             index, due_at = self._overdue.popleft()
             self._idle.popleft().send(self._make_request(index), due_at)
         if not self._exhausted(due):
-            self.loop.call_at(due, self._offer)
+            self.loop.call_later(due - now, self._offer)
         elif not self._overdue:
             while self._idle:
                 self._idle.popleft().close()
 
     def answered(self, connection: _Connection, status: int, since: float) -> None:
-        self._ended = self.loop.time()
+        self._ended = time.perf_counter()
         self._latencies.append(self._ended - since)
         self._statuses[status] += 1
         if not self._interval:

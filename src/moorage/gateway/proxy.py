@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from aiohttp import ClientError, ClientResponse, ClientSession
@@ -52,6 +53,19 @@ class Limits:
     stream: float = 900.0  # from the head of the answer to its end
 
 
+class _Lateness:
+    """What to say when a deadline passes; made once, because a deadline is set thrice a request."""
+
+    __slots__ = ("answer", "stream", "upload")
+
+    def __init__(self, limits: Limits) -> None:
+        self.upload = partial(RequestTimeout, f"The body did not arrive within {limits.upload:g} seconds.")
+        self.answer = partial(
+            GatewayTimeout, f"The replica did not begin to answer within {limits.answer:g} seconds."
+        )
+        self.stream = partial(GatewayTimeout, f"The answer was not complete after {limits.stream:g} seconds.")
+
+
 def model_of(path: str) -> str | None:
     """The `{model}` of an infer path (which ASGI has percent-decoded already), None for other paths."""
     if path.startswith(_PREFIX) and path.endswith(_SUFFIX):
@@ -74,6 +88,7 @@ class Gateway:
     ) -> None:
         self.meter = meter if meter is not None else Meter()
         self.limits = limits
+        self.late = _Lateness(limits)
         self._routes = routes
         self._authenticate = authenticate
         self._fallback = fallback
@@ -225,9 +240,7 @@ class _Exchange:
             raise too_large(limits.body_bytes)
         if not route.targets:
             raise NotServing.no_targets(route)
-        self._interruption.deadline(
-            limits.upload, RequestTimeout(f"The body did not arrive within {limits.upload:g} seconds.")
-        )
+        self._interruption.deadline(limits.upload, self._gateway.late.upload)
         await self._upload.start()
         response = await self._ask(declared)
         try:
@@ -257,17 +270,11 @@ class _Exchange:
         raise NotServing.unreachable(self._lane.route)
 
     def _uploaded(self) -> None:
-        seconds = self._gateway.limits.answer
-        self._interruption.deadline(
-            seconds, GatewayTimeout(f"The replica did not begin to answer within {seconds:g} seconds.")
-        )
+        self._interruption.deadline(self._gateway.limits.answer, self._gateway.late.answer)
         self._interruption.watch_caller()
 
     async def _answer(self, response: ClientResponse) -> None:
-        seconds = self._gateway.limits.stream
-        self._interruption.deadline(
-            seconds, GatewayTimeout(f"The answer was not complete after {seconds:g} seconds.")
-        )
+        self._interruption.deadline(self._gateway.limits.stream, self._gateway.late.stream)
         headers = hygiene.for_caller(response.raw_headers, self._request_id, self._lane.route.deployment_id)
         self._status = response.status
         await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
