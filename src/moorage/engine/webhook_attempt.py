@@ -8,6 +8,7 @@ never lost.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import secrets
 from collections.abc import Callable
@@ -109,14 +110,18 @@ class WebhookAttempt:
 
     async def _signatures(self, delivery: Delivery, at: datetime) -> tuple[str, ...]:
         secret = await self._secret(delivery.organization_id)
+        current, *previous = sealed_in_use(secret, at)
         context = seal_context(delivery.organization_id)
         try:
-            opened = [self._box.open(sealed, context).decode() for sealed in sealed_in_use(secret, at)]
+            keys = [self._box.open(current, context).decode()]
         except ValueError as error:
             raise _SecretUnreadable(
                 f"the organization's webhook secret cannot be opened ({error}); rotate it"
             ) from error
-        return tuple(sign(text, delivery.id, at, delivery.payload) for text in opened)
+        for sealed in previous:
+            with contextlib.suppress(ValueError):  # the current one suffices
+                keys.append(self._box.open(sealed, context).decode())
+        return tuple(sign(key, delivery.id, at, delivery.payload) for key in keys)
 
     async def _secret(self, organization_id: str) -> WebhookSecret:
         """The organization's secret, made with its first message when nobody asked for one before."""
