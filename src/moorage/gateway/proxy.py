@@ -265,8 +265,6 @@ class _Exchange:
                 return await post(self._session, target, headers, body)
             except NothingSent as error:
                 log.info("request %s: %s: %s", self._request_id, url.raw_authority, type(error).__name__)
-                if self._upload.begun:
-                    raise
         raise NotServing.unreachable(self._lane.route)
 
     def _uploaded(self) -> None:

@@ -21,7 +21,7 @@ def too_large(limit: int) -> TooLarge:
 class Upload:
     """Reads the first chunk, then is either `whole` or streamed by `chunks`."""
 
-    __slots__ = ("_first", "_limit", "_more", "_receive", "begun", "received")
+    __slots__ = ("_first", "_limit", "_more", "_receive", "received")
 
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
@@ -29,7 +29,6 @@ class Upload:
         self._first = b""
         self._more = True
         self.received = 0  # bytes from the caller
-        self.begun = False  # part of it was given to a connection: it cannot be sent again
 
     async def start(self) -> None:
         """Raises CallerLeft or TooLarge."""
@@ -43,8 +42,8 @@ class Upload:
     async def chunks(
         self, done: Callable[[], None], failed: Callable[[Exception], None]
     ) -> AsyncIterator[bytes]:
-        """The body for one connection; calls `done` once it is read, `failed` when it cannot be."""
-        self.begun = True
+        """The body for one connection, once; calls `done` when it is read, `failed` when it cannot be. Until
+        the connection takes the first chunk nothing is lost, and the next may be given the body instead."""
         if self._first:
             yield self._first
         self._first = b""

@@ -85,9 +85,10 @@ async def test_a_deployment_without_replicas_names_its_phase(
 async def test_a_body_over_the_limit_is_refused(
     house: Any, worker: Any, problem: Any, declared: bool
 ) -> None:
-    whole = []
+    asked, whole = [], []
 
     async def read(request: web.Request) -> web.Response:
+        asked.append(request)
         whole.append(await request.read())
         return web.Response()
 
@@ -100,6 +101,7 @@ async def test_a_body_over_the_limit_is_refused(
     assert document["errors"][0]["field"] == "body"
     assert document["errors"][0]["rule"] == "max_bytes"
     assert "100000" in document["detail"]
+    assert len(asked) == (0 if declared else 1)  # a body known to be too large reaches no worker
     async with house.infer(data=b"x" * 100_000) as response:
         assert response.status == 200
     assert whole == [b"x" * 100_000]

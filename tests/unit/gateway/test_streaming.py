@@ -129,6 +129,33 @@ async def test_a_caller_who_leaves_in_the_middle_of_a_body_ends_the_workers_work
     assert house.gateway.meter.usage("dep_1").statuses == {499: 1}
 
 
+async def test_a_caller_who_leaves_after_a_long_upload_ends_the_workers_work(
+    house: Any, raw_worker: Any
+) -> None:
+    begun, asked, left = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"part")
+        begun.set()
+        await reader.readuntil(b"rest")
+        asked.set()
+        assert await reader.read() == b""
+        left.set()
+
+    house.publish(await raw_worker(work))
+    async with asyncio.timeout(WAIT):
+        _, writer = await asyncio.open_connection("127.0.0.1", house.port)
+        writer.write(request_bytes(b"part", length=8))
+        await begun.wait()
+        await asyncio.sleep(0.05)  # longer than a request is left unattended
+        writer.write(b"rest")
+        await asked.wait()
+        writer.close()
+        await left.wait()
+        await counted(house)
+    assert house.gateway.meter.usage("dep_1").statuses == {499: 1}
+
+
 async def counted(house: Any) -> None:
     """The gateway counts after it has let go of the worker, which the worker may notice first."""
     while not house.gateway.meter.snapshot():  # noqa: ASYNC110 - the meter has no signal, being plain numbers
