@@ -255,13 +255,12 @@ async def run(routes: int = 10_000) -> list[Figures]:
 
 
 def main() -> None:
+    before = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     figures = uvloop.run(run())
     python = sys.version.split()[0]
     print(f"gateway: {os.cpu_count()} cores, Python {python}, {len(BODY)} B in, {len(ANSWER)} B out")
-    if hasattr(os, "getloadavg"):
-        print(
-            f"load average of the last minute: {os.getloadavg()[0]:.1f} (what others run here shows in the tails)"
-        )
+    if before is not None:
+        print(f"load average before: {before:.1f} (what others run here shows in the tails)")
     print(HEADER)
     for row in figures:
         print(row.line())
