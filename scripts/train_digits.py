@@ -193,8 +193,8 @@ The weights are here twice: `onnx/model.onnx` to run, `model.safetensors` to rea
 `samples/` holds held-out images, named by the digit that they show.
 
 Ink is bright and paper is dark. Larger images are scaled down, but the network has only seen digits that fill
-the frame, written by 13 people who are in both parts of the data; for other hands expect less. It is a sample,
-not a reader of documents.
+the frame, written by 13 people who are in both parts of the data; for other hands expect less. It is a
+sample, not a reader of documents.
 
 Made by `scripts/train_digits.py`, seed {seed}.
 """

@@ -34,20 +34,25 @@ async def serve(settings: WorkerSettings) -> int:
     Threads may still be busy when this returns (a cut-off download, an inference past its grace), so the
     caller must end the process without joining them.
     """
+    # Before the port is open: from then on a supervisor may send a signal.
+    end = _End()
     readiness = Readiness()
     pool = InferencePool(settings.threads, settings.max_waiting)
     context = ServingContext(settings.model_id, settings.model, readiness, pool)
     runner = web.AppRunner(build_app(context), access_log=None, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
     try:
-        await web.TCPSite(runner, settings.host, settings.port, backlog=1024).start()
+        site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
+        await site.start()
     except OSError as error:
         log.error("cannot listen on %s port %d: %s", settings.host, settings.port, error)  # noqa: TRY400
         return EXIT_FAILED
     log.info("listening on http://%s:%d, model %s", *runner.addresses[0][:2], settings.model_id)
-    failure = await _serve_until_stopped(settings, readiness)
+    _start_loading(settings, readiness, end)
+    failure = await end.reached()
+    await site.stop()
     if failure is None:
-        log.info("stopping, %d requests in flight", pool.admitted)
+        log.info("stopped listening, %d requests in flight", pool.admitted)
     await runner.cleanup()
     if failure is None:
         log.info("stopped")
@@ -56,30 +61,41 @@ async def serve(settings: WorkerSettings) -> int:
     return EXIT_FAILED
 
 
-async def _serve_until_stopped(settings: WorkerSettings, readiness: Readiness) -> Exception | None:
-    """Load in the background. Returns None on a signal, or why the load failed."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[Exception | None] = loop.create_future()
+class _End:
+    """The end of the service, awaited once: None after a signal, or why the load failed."""
 
-    def end(failure: Exception | None) -> None:
-        if not ended.done():
-            ended.set_result(failure)
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[Exception | None] = self._loop.create_future()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._settle, None)
 
+    def fail(self, error: Exception) -> None:
+        """Called from the loading thread."""
+        self._loop.call_soon_threadsafe(self._settle, error)
+
+    def _settle(self, failure: Exception | None) -> None:
+        if not self._future.done():
+            self._future.set_result(failure)
+
+    async def reached(self) -> Exception | None:
+        return await self._future
+
+
+def _start_loading(settings: WorkerSettings, readiness: Readiness, end: _End) -> None:
     def load() -> None:
         try:
             model = load_model(settings, readiness)
-        except Exception as error:  # the process ends with it, whatever it is
-            if not isinstance(error, LoadFailed):
-                log.exception("unexpected error while loading")
-            loop.call_soon_threadsafe(end, error)
+        except LoadFailed as error:
+            end.fail(error)
+        except Exception as error:  # a bug ends the process too, but leaves its traceback
+            log.exception("unexpected error while loading")
+            end.fail(error)
         else:
             readiness.model = model
             _log_ready(model)
 
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, end, None)
     threading.Thread(target=load, name="load", daemon=True).start()
-    return await ended
 
 
 def _log_ready(model: LoadedModel) -> None:

@@ -44,11 +44,21 @@ def array_from_json(data: Json, datatype: str, field: str) -> Array:
         raise BadInput(field, "shape", "must be a list whose rows have equal lengths") from error
     if loose.size == 0:
         return np.empty(loose.shape, dtype=NUMPY_TYPES[datatype])
+    if loose.dtype.kind in "fO" and "INT" in datatype:
+        # numpy takes whole numbers of 64 bits with and without sign for floats, and would round them.
+        return _exact_integers(data, datatype, field)
     if loose.dtype.kind not in _accepted_kinds(datatype):
         raise BadInput(field, "datatype", f"must hold {_values_of(datatype)} only ({datatype})")
     if datatype == "BYTES":
         return loose.astype(np.object_)
     return _narrow(loose, datatype, field)
+
+
+def _exact_integers(data: Json, datatype: str, field: str) -> Array:
+    items = np.asarray(data, dtype=np.object_)
+    if not all(type(item) is int for item in items.ravel()):
+        raise BadInput(field, "datatype", f"must hold {_values_of(datatype)} only ({datatype})")
+    return _narrow(items, datatype, field)
 
 
 def _accepted_kinds(datatype: str) -> str:
@@ -80,7 +90,8 @@ def nested_json(array: Array) -> object:
     """Something the JSON encoder writes as nested lists of the array's shape."""
     if array.dtype.kind in "OSU":
         return np.vectorize(_text, otypes=[object])(array).tolist() if array.size else array.tolist()
-    return np.ascontiguousarray(array)
+    # The encoder takes a scalar, but not an array without dimensions.
+    return np.ascontiguousarray(array) if array.ndim else array[()]
 
 
 def flat_json(array: Array) -> object:

@@ -18,6 +18,7 @@ MAX_IMAGES = 64
 MAX_PIXELS = 40_000_000
 _FORMATS = ("PNG", "JPEG")
 _GRAY = "L"
+_CHANNELS = (1, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +32,25 @@ class ImageBatch:
 def parse_images(inputs: Json, mode: str) -> ImageBatch:
     """Read one image or a list of up to MAX_IMAGES images, as Pillow images of `mode` ("L" or "RGB").
 
-    An image is a base64 string, `{"image": base64 or pixels}`, or pixels as [H,W] or [H,W,C].
+    An image is a base64 string, `{"image": base64 or pixels}`, or pixels as [H,W] or [H,W,C] with C 1 or 3.
     Raises BadInput naming the item.
     """
-    if isinstance(inputs, list) and (depth := _depth(inputs)) not in (2, 3):
+    if isinstance(inputs, list) and not _is_pixels(inputs):
         if not 1 <= len(inputs) <= MAX_IMAGES:
             raise BadInput("inputs", "size", f"must hold 1 to {MAX_IMAGES} images, got {len(inputs)}")
-        if depth == 1 and not isinstance(inputs[0], str | dict):
-            raise BadInput("inputs", "shape", "one row of numbers is not an image; expected [H,W] or [H,W,C]")
         images = [_parse_image(item, f"inputs[{i}]", mode) for i, item in enumerate(inputs)]
         return ImageBatch(images, single=False)
     return ImageBatch([_parse_image(inputs, "inputs", mode)], single=True)
 
 
-def _depth(value: Json) -> int:
-    depth = 0
-    while isinstance(value, list):
-        depth += 1
-        value = value[0] if value else None
-    return depth
+def _is_pixels(value: list[Json]) -> bool:
+    """Whether a list is one image by its own nesting, and not a list of images."""
+    sizes: list[int] = []
+    item: Json = value
+    while isinstance(item, list):
+        sizes.append(len(item))
+        item = item[0] if item else None
+    return len(sizes) == 2 or (len(sizes) == 3 and sizes[2] in _CHANNELS)
 
 
 def _parse_image(value: Json, field: str, mode: str) -> Image.Image:
@@ -88,7 +89,7 @@ def _decode(text: str, field: str) -> Image.Image:
 
 def _from_pixels(value: list[Json], field: str) -> Image.Image:
     pixels = array_from_json(value, "FP32", field)
-    gray_or_color = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3))
+    gray_or_color = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in _CHANNELS)
     if not gray_or_color or pixels.size == 0:
         got = ",".join(str(size) for size in pixels.shape)
         raise BadInput(
