@@ -264,7 +264,7 @@ def _of_unknown_shape(weights: WeightSet, catalog: Catalog) -> tuple[SizedItem, 
 def _growth(weights: WeightSet, factor: Reasoned) -> Iterator[SizedItem]:
     if factor.value > 1:
         extra = math.ceil(weights.bytes * (factor.value - 1))
-        yield SizedItem("headroom on weights", extra, f"weights × {factor.value - 1:.3g}: {factor.why}")
+        yield SizedItem("headroom on weights", extra, f"{factor.value - 1:.0%} of the weights: {factor.why}")
 
 
 def _generation_items(attention: Attention, generation: Generation, load: Load) -> Iterator[SizedItem]:
