@@ -4,6 +4,8 @@ Three processes: a worker stand-in (raw asyncio, a fixed JSON answer), the gatew
 service runs it, and this one, which makes the load. The gateway is pinned to one core and the other two share
 the rest, where the system allows. On a machine with two cores the load and the worker compete for one: the
 full-load figures are then a lower bound, so the added latency is also taken at half of the gateway's rate.
+Even there the tail holds the scheduler's slices (some 3 ms) in which one of the two waits for the other.
+A gateway that is not full wakes up more often for fewer requests at once, and so spends more CPU on each.
 CPU time per request is the gateway process's own and does not suffer from neighbours.
 
     python -m benchmarks.gateway
