@@ -6,10 +6,9 @@ Every variable is listed in `.env.example`; a test holds the two together.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
@@ -24,7 +23,9 @@ class Settings(BaseSettings):
     hub_url: str = Field(
         "https://huggingface.co", validation_alias=AliasChoices("MOORAGE_HUB_URL", "HF_ENDPOINT")
     )
-    outbound_allow: Annotated[tuple[str, ...], NoDecode] = ()
+    outbound_allow: str = Field(
+        "", description="hosts or networks that user-given URLs may reach besides public ones"
+    )
     bootstrap_user: str | None = None
     bootstrap_password: SecretStr | None = None
     log_format: str = Field("auto", pattern="^(auto|json|console)$")
@@ -37,14 +38,6 @@ class Settings(BaseSettings):
     ready_timeout_seconds: float = Field(900.0, gt=0)
     sweep_seconds: float = Field(60.0, gt=0)
     sweep_grace_seconds: float = Field(120.0, ge=0)
-
-    @field_validator("outbound_allow", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        """`a.example, 127.0.0.0/8` in the environment is a list."""
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
 
     @property
     def store_url(self) -> str:

@@ -10,9 +10,11 @@ from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 
 from moorage.domain.identity import Principal
+from moorage.services.authentication import Authenticator
 from moorage.services.deployments import Deployments
-from moorage.services.idempotency import fingerprint
-from moorage.services.identity import Authenticator, Identity
+from moorage.services.idempotency import Idempotency, fingerprint
+from moorage.services.identity import Identity
+from moorage.services.keys import ApiKeys
 from moorage.services.webhooks import Webhooks
 
 
@@ -20,8 +22,10 @@ from moorage.services.webhooks import Webhooks
 class Services:
     deployments: Deployments
     identity: Identity
+    keys: ApiKeys
     authenticator: Authenticator
     webhooks: Webhooks
+    idempotency: Idempotency
 
 
 def services(request: Request) -> Services:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from moorage.api import sse
 from moorage.api.context import Caller, IdempotencyKey, same_request, services
+from moorage.api.json import as_answer, as_json
 from moorage.api.problems import responses
 from moorage.api.schemas import (
     DEPLOYMENT_ID,
@@ -33,11 +34,6 @@ DeploymentId = Annotated[str, Path(description="The id that the create answered.
 _STREAM = {"text/event-stream": {"schema": {"type": "string", "description": "Server-sent events."}}}
 
 
-def as_json(value: object, status: int = 200) -> Response:
-    """The views are plain JSON types already; validating them again would only cost time."""
-    return Response(orjson.dumps(value), status, media_type="application/json")
-
-
 @router.post(
     "",
     status_code=202,
@@ -53,9 +49,8 @@ async def create(
     answer = await services(request).deployments.create(
         caller, body.to_domain(), idempotency_key, await same_request(request, caller)
     )
-    headers = {"idempotent-replayed": "true"} if answer.replayed else {}
     location = f"/v1/deployments/{orjson.loads(answer.body)['deployment_id']}"
-    return Response(answer.body, answer.status, {"location": location, **headers}, "application/json")
+    return as_answer(answer, location=location)
 
 
 @router.post(

@@ -18,7 +18,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from moorage.errors import FieldError, Invalid, Malformed, NotFound, Problem, Unauthenticated
+from moorage.errors import (
+    Clash,
+    FieldError,
+    Invalid,
+    Malformed,
+    NotFound,
+    Problem,
+    StaleWrite,
+    Unauthenticated,
+)
+from moorage.services.authentication import challenge
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +99,7 @@ def response(problem: Problem) -> Response:
     if problem.retry_after is not None:
         headers["retry-after"] = str(math.ceil(problem.retry_after))
     if isinstance(problem, Unauthenticated):
-        headers["www-authenticate"] = f'Bearer realm="moorage", error="{problem.code}"'
+        headers["www-authenticate"] = challenge(problem)
     return JSONResponse(document(problem), problem.status, headers, MEDIA_TYPE)
 
 
@@ -121,6 +131,7 @@ _DESCRIPTIONS = {
 
 def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(StaleWrite, _on_stale)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_bug)
@@ -129,6 +140,11 @@ def install(app: FastAPI) -> None:
 def _on_problem(_: Request, problem: Exception) -> Response:
     assert isinstance(problem, Problem)
     return response(problem)
+
+
+def _on_stale(_: Request, error: Exception) -> Response:
+    """A unit that was drafted once lost a race; nothing was written."""
+    return response(Clash("Somebody else changed it at the same time.", advice="Try again.", retry_after=1.0))
 
 
 def _on_invalid(request: Request, error: Exception) -> Response:

@@ -22,7 +22,6 @@ from moorage.errors import (
     AlreadyExists,
     Clash,
     FieldError,
-    Forbidden,
     HubUnavailable,
     Invalid,
     NotFound,
@@ -47,6 +46,7 @@ from moorage.ports import (
     Update,
     Write,
 )
+from moorage.services.authorization import require
 from moorage.services.idempotency import Answer, once
 from moorage.signals import Signals, wait_for
 
@@ -275,14 +275,6 @@ class Deployments:
         writes += [Append(e) for e in events(deployment, facts, principal.id, now, out.new_id)]
         writes += [Insert(d) for d in deliveries(deployment, facts, now, out.new_id, out.public_url)]
         return deployment, writes
-
-
-def require(principal: Principal, permission: Permission) -> None:
-    if not principal.may(permission):
-        raise Forbidden(
-            f"The role {principal.role} may not {permission.value.replace('_', ' ')}.",
-            advice="Use a key or a user with a role that may.",
-        )
 
 
 def refuse_broken(request: NewDeployment) -> None:

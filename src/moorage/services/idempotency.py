@@ -12,7 +12,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from moorage.domain.identity import IdempotencyRecord, idempotency_expired, idempotency_record_id
+from moorage.domain.identity import IdempotencyRecord, Principal, idempotency_expired, idempotency_record_id
 from moorage.errors import AlreadyExists, Clash, Invalid, Problem, StaleWrite
 from moorage.ports import Clock, Insert, SecretBox, Store, Update, Write
 
@@ -77,6 +77,19 @@ async def once(
             raise
         return desk.replay(twin)
     return Answer(status, body)
+
+
+class Idempotency:
+    """`once` with what it needs at hand, for surfaces whose services draft units of work."""
+
+    def __init__(self, store: Store, box: SecretBox, clock: Clock) -> None:
+        self._store = store
+        self._box = box
+        self._clock = clock
+
+    async def once(self, principal: Principal, key: str | None, fingerprint: str, make: Make) -> Answer:
+        organization_id = principal.organization_id
+        return await once(self._store, self._box, self._clock, organization_id, key, fingerprint, make)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,59 @@
+# Everything here works from `python3` alone; each target sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+DISTRIBUTIONS := -e . -e providers/managed -e registries -e worker
+JOBS ?= auto
+
+.PHONY: setup demo serve test test-worker crash check bench lock clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock pyproject.toml providers/managed/pyproject.toml registries/pyproject.toml worker/pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(DISTRIBUTIONS)
+	@touch $@
+
+demo: setup
+	@$(BIN)/python scripts/demo.py
+
+serve: setup
+	@$(BIN)/moorage serve
+
+test: setup
+	$(BIN)/pytest -q -n $(JOBS) --dist worksteal
+
+# The torch engine on real weights; torch comes without hashes, so it has a virtual environment of its own.
+test-worker: $(VENV)-torch/.installed
+	$(VENV)-torch/bin/pytest -q worker -m torch
+
+$(VENV)-torch/.installed: worker/requirements-torch.txt worker/pyproject.toml
+	@test -x $(VENV)-torch/bin/python || $(PYTHON) -m venv $(VENV)-torch
+	@$(VENV)-torch/bin/python -m pip install --quiet --disable-pip-version-check -r worker/requirements-torch.txt
+	@$(VENV)-torch/bin/python -m pip install --quiet --disable-pip-version-check -e 'worker[onnx]' pytest pytest-asyncio pytest-timeout
+	@touch $@
+
+# 1,000 kills; `make test` has 200 of them.
+crash: setup
+	MOORAGE_CRASH_KILLS=1000 $(BIN)/pytest -q -n $(JOBS) tests/crash
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	@$(BIN)/python -m benchmarks
+
+lock:
+	@test -x $(BIN)/uv || ($(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv==$(UV_VERSION))
+	$(BIN)/uv pip compile requirements.in --upgrade --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
+		--no-emit-package moorage --no-emit-package moorage-managed --no-emit-package moorage-registries \
+		--no-emit-package moorage-worker -o requirements.lock
+
+clean:
+	rm -rf $(VENV) $(VENV)-torch var

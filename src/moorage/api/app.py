@@ -1,0 +1,55 @@
+"""The FastAPI application: the surfaces put together, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any  # an OpenAPI document is untyped JSON
+
+from fastapi import APIRouter, FastAPI, Request
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from moorage import __version__
+from moorage.api import deployments, identity, infer, problems, webhooks
+from moorage.api.context import Services
+from moorage.api.json import as_json
+from moorage.api.limits import BodyLimit
+
+_ABOUT = """Deploys a model to the cheapest compute it fits on, waits until it answers, and looks after it.
+
+Errors are RFC 9457 problem documents: `code` is stable, `errors` names each field and the rule it broke.
+`Idempotency-Key` works on every POST that changes something. Lists page by `cursor`."""
+
+health = APIRouter(tags=["operations"])
+
+
+class Health(BaseModel):
+    status: str = Field(examples=["ok"])
+    version: str = Field(examples=[__version__])
+
+
+@health.get("/health", response_model=Health, summary="Is the service alive?")
+async def alive(_: Request) -> Response:
+    """Needs no token, and asks nobody."""
+    return as_json({"status": "ok", "version": __version__})
+
+
+def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
+    app = FastAPI(title="Moorage", version=__version__, description=_ABOUT, redoc_url=None)
+    app.state.services = services
+    for router in (deployments.router, infer.router, webhooks.router, identity.router, health):
+        app.include_router(router)
+    problems.install(app)
+    app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schema = problems.ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+        parts = document.setdefault("components", {}).setdefault("schemas", {})
+        parts |= schema.pop("$defs", {}) | {"ProblemDocument": schema}
+        for unused in ("HTTPValidationError", "ValidationError"):
+            parts.pop(unused, None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    return app

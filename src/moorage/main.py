@@ -1,0 +1,301 @@
+"""Puts the service together: the only module that knows which adapter serves which port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from moorage.adapters import logging as service_logging
+from moorage.adapters.hub import HuggingFaceHub
+from moorage.adapters.outgoing import GuardedOutgoing
+from moorage.adapters.outgoing_rules import AllowList
+from moorage.adapters.passwords import Argon2Passwords
+from moorage.adapters.registry import catalog
+from moorage.adapters.secrets import KeyRing
+from moorage.adapters.sql.store import SqlStore
+from moorage.adapters.system import SystemClock, SystemIds
+from moorage.adapters.tokens import JwtTokens
+from moorage.api.app import create_app
+from moorage.api.context import Services
+from moorage.domain.decide import Patience
+from moorage.domain.deployment import Deployment, Phase
+from moorage.domain.identity import Principal
+from moorage.domain.transition import Change
+from moorage.engine.effects import Effects
+from moorage.engine.loop import Engine, EngineSettings
+from moorage.engine.outbox import Outbox
+from moorage.engine.sweeper import Sweeper
+from moorage.engine.webhook_attempt import WebhookAttempt
+from moorage.gateway.asgi import App, RawHeaders
+from moorage.gateway.proxy import Gateway, Limits
+from moorage.gateway.routes import Route, RoutePublisher
+from moorage.planning import Planner
+from moorage.ports import Outgoing, Provider, ProviderConfig, Store
+from moorage.services.authentication import Authenticator
+from moorage.services.deployments import Deployments, Surroundings
+from moorage.services.idempotency import Idempotency
+from moorage.services.identity import Identity
+from moorage.services.keys import ApiKeys
+from moorage.services.webhooks import Webhooks
+from moorage.settings import Settings
+from moorage.signals import Signals
+
+log = structlog.get_logger(__name__)
+
+ATTEMPT_SECONDS = 20.0  # for a webhook receiver to answer
+RESTART_SECONDS = 1.0  # before a background task that died of a bug is begun again
+
+
+@dataclass(slots=True)
+class Service:
+    """A running service: `asgi` answers requests, the rest is for tests and tools in the same process."""
+
+    asgi: App
+    settings: Settings
+    store: Store
+    engine: Engine
+    routes: RoutePublisher
+    signals: Signals
+    outbox: Outbox
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def applied(self, deployment: Deployment, _: Change) -> None:
+        """The engine stored a change: tell all who wait for it."""
+        self.publish(deployment)
+        self.signals.notify(deployment.id)
+        if deployment.spec.webhook_url is not None:
+            self.outbox.wake()
+
+    def written(self, deployment_id: str) -> None:
+        """A service stored what a user wants."""
+        self.signals.notify(deployment_id)
+        self.engine.wake()
+        self.outbox.wake()
+
+    def publish(self, deployment: Deployment) -> None:
+        table = self.routes.current
+        if deployment.phase is Phase.DELETED:
+            self.routes.publish(table.without(deployment.id))
+        else:
+            self.routes.publish(table.with_route(Route.of(deployment)))
+
+    async def load_routes(self) -> None:
+        """From the store: at the start, and after another process wrote."""
+        serving = await self.store.serving()
+        for deployment in serving:
+            self.publish(deployment)
+        known = {deployment.id for deployment in serving}
+        for route in [r for r in self.routes.current.routes() if r.targets and r.deployment_id not in known]:
+            current = await self.store.deployment(route.deployment_id)
+            if current is not None:
+                self.publish(current)
+
+    async def follow_other_processes(self) -> None:
+        async for _ in self.store.changes():
+            await self.load_routes()
+            self.signals.notify_all()
+            self.engine.wake()
+            self.outbox.wake()
+
+
+def load_providers(settings: Settings, environ: Mapping[str, str]) -> dict[str, Provider]:
+    """One of each installed distribution that names the entry point. Needs the running loop."""
+    visible = {name: value for name, value in environ.items() if name.startswith("MOORAGE_")}
+    found: dict[str, Provider] = {}
+    for entry in sorted(entry_points(group="moorage.providers"), key=lambda e: e.name):
+        folder = (settings.data_dir / entry.name).resolve()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make: Callable[[ProviderConfig], Provider] = entry.load()
+        found[entry.name] = make(ProviderConfig(folder, visible, settings.hub_url))
+    return found
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: Settings,
+    public_url: str,
+    *,
+    providers: dict[str, Provider] | None = None,
+    outgoing: Outgoing | None = None,
+) -> AsyncIterator[Service]:
+    """The service with its background tasks, until the context ends. What runs at providers runs on."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    box = _key_ring(settings)
+    clock, new_id, signals = SystemClock(), SystemIds(), Signals()
+    async with contextlib.AsyncExitStack() as stack:
+        store = await SqlStore.open(settings.store_url)
+        stack.push_async_callback(store.aclose)
+        providers = load_providers(settings, os.environ) if providers is None else providers
+        for provider in providers.values():
+            stack.push_async_callback(provider.aclose)
+        hub = HuggingFaceHub(settings.hub_url)
+        stack.push_async_callback(hub.aclose)
+        if outgoing is None:
+            guarded = outgoing = GuardedOutgoing(AllowList.parse(settings.outbound_allow))
+            stack.push_async_callback(guarded.aclose)
+        passwords = Argon2Passwords()
+        stack.callback(passwords.close)
+        tokens = JwtTokens(box.derive("jwt"), timedelta(hours=settings.token_hours))
+        planner = Planner(hub, providers, catalog(), clock)
+        authenticator = Authenticator(store, tokens, clock)
+        attempt = WebhookAttempt(store, outgoing, box, clock, new_id, timeout=ATTEMPT_SECONDS)
+        engine = Engine(
+            store,
+            providers,
+            Effects(providers, planner, box),
+            clock,
+            new_id,
+            EngineSettings(
+                public_url,
+                lease_seconds=settings.lease_seconds,
+                patience=Patience(ready_timeout=settings.ready_timeout_seconds),
+            ),
+            lambda deployment, change: service.applied(deployment, change),
+        )
+        sweeper = Sweeper(
+            store,
+            providers,
+            clock,
+            new_id,
+            every=settings.sweep_seconds,
+            grace=settings.sweep_grace_seconds,
+        )
+        outbox = Outbox(store, attempt, clock)
+        services = Services(
+            deployments=Deployments(
+                Surroundings(
+                    store,
+                    planner,
+                    providers,
+                    box,
+                    outgoing,
+                    clock,
+                    new_id,
+                    signals,
+                    public_url,
+                    lambda deployment_id: service.written(deployment_id),
+                )
+            ),
+            identity=Identity(store, box, passwords, tokens, clock, new_id),
+            keys=ApiKeys(store, clock, new_id, authenticator.forget),
+            authenticator=authenticator,
+            webhooks=Webhooks(store, box, clock, new_id, outbox.wake),
+            idempotency=Idempotency(store, box, clock),
+        )
+        routes = RoutePublisher()
+        gateway = Gateway(
+            routes,
+            gateway_authenticator(authenticator),
+            create_app(services, max_body_bytes=settings.max_body_bytes),
+            limits=Limits(body_bytes=settings.max_infer_bytes, answer=settings.infer_timeout_seconds),
+        )
+        stack.push_async_callback(gateway.aclose)
+        service = Service(gateway, settings, store, engine, routes, signals, outbox)
+        if settings.bootstrap_user and settings.bootstrap_password:
+            password = settings.bootstrap_password.get_secret_value()
+            await services.identity.bootstrap_owner(settings.bootstrap_user, password)
+        await service.load_routes()
+        service.tasks = [
+            asyncio.create_task(_kept_running(name, run), name=name)
+            for name, run in (
+                ("engine", engine.run),
+                ("outbox", outbox.run),
+                ("sweeper", sweeper.run),
+                ("changes", service.follow_other_processes),
+            )
+        ]
+        try:
+            yield service
+        finally:
+            for task in service.tasks:
+                task.cancel()
+            await asyncio.gather(*service.tasks, return_exceptions=True)
+
+
+def gateway_authenticator(
+    authenticator: Authenticator,
+) -> Callable[[RawHeaders], Principal | Awaitable[Principal]]:
+    def authenticate(headers: RawHeaders) -> Principal | Awaitable[Principal]:
+        for name, value in headers:
+            if name == b"authorization":
+                text = value.decode("latin-1")
+                return authenticator.cached(text) or authenticator.authenticate_header(text)
+        return authenticator.authenticate_header(None)
+
+    return authenticate
+
+
+async def _kept_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    """A background task that dies of a bug takes nothing with it: it is told, and begun again."""
+    while True:
+        try:
+            await run()
+        except Exception:
+            log.exception("service.task_failed", task=name)
+        await asyncio.sleep(RESTART_SECONDS)
+
+
+def _key_ring(settings: Settings) -> KeyRing:
+    if settings.secret_keys is not None:
+        return KeyRing.parse(settings.secret_keys.get_secret_value())
+    return KeyRing.load_or_create(Path(settings.data_dir) / "secret_keys")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn raises a caught signal again once it has stopped serving, before we could clean up; here the
+    signal ends serving, and the rest is ours."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+
+async def serve(settings: Settings, on_started: Callable[[str], None] | None = None) -> None:
+    """Until SIGINT or SIGTERM. `on_started` gets the service's own URL once it takes requests."""
+    service_logging.configure(settings.log_format, settings.log_level)
+    with listening(settings.host, settings.port) as sock:
+        port: int = sock.getsockname()[1]
+        async with running(settings, settings.base_url(port)) as service:
+            config = uvicorn.Config(
+                service.asgi,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=5,
+                server_header=False,
+            )
+            log.info("service.started", url=settings.base_url(port), data_dir=str(settings.data_dir))
+            if on_started is not None:
+                on_started(settings.base_url(port))
+            await _Server(config).serve(sockets=[sock])
+    log.info("service.stopped")
+
+
+@contextlib.contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A listening socket, so that the port is known, and taken, before anything else begins."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(2048)
+        sock.setblocking(False)
+        yield sock
