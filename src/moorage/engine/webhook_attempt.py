@@ -95,12 +95,9 @@ class WebhookAttempt:
                 self._timeout,
             )
         except OutgoingRefused as error:
-            return Answer(
-                None, error=f"refused by rule {error.rule}: {error.detail}", seconds=loop.time() - began
-            )
-        except OutgoingFailed as error:
-            return Answer(None, error=str(error), seconds=loop.time() - began)
-        except _SecretUnreadable as error:
+            why = f"refused by the rule {error.rule}: {error.detail}"
+            return Answer(None, error=why, seconds=loop.time() - began)
+        except (OutgoingFailed, _SecretUnreadable) as error:
             return Answer(None, error=str(error), seconds=loop.time() - began)
         return Answer(
             answer.status,
