@@ -151,8 +151,9 @@ async def test_list_pages_and_filters(webhooks: Webhooks, world: World) -> None:
     ],
 )
 async def test_bad_questions_name_the_field(
-    webhooks: Webhooks, where: DeliveryFilter, cursor: str | None, limit: int, field: str
+    webhooks: Webhooks, world: World, where: DeliveryFilter, cursor: str | None, limit: int, field: str
 ) -> None:
+    await put(world, DeliveryState.DELIVERED)
     with pytest.raises(Invalid) as refused:
         await webhooks.deliveries(OWNER, where, cursor, limit)
     assert [error.field for error in refused.value.errors] == [field]
