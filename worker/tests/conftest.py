@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -16,9 +17,24 @@ from worker_harness.running import DIGITS, WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
 
-for _package in ("numpy", "onnxruntime", "tokenizers", "PIL"):
-    if find_spec(_package) is None:
-        pytest.skip(f"{_package} is not installed: pip install -e 'worker[onnx]'", allow_module_level=True)
+_MISSING = [
+    name
+    for name in ("numpy", "onnxruntime", "tokenizers", "PIL", "onnx", "hypothesis")
+    if find_spec(name) is None
+]
+
+
+class _SkippedModule(pytest.Module):
+    """Stands for a test module that cannot even be imported here."""
+
+    def collect(self) -> NoReturn:
+        advice = "pip install -e 'worker[onnx,train]'"
+        pytest.skip(f"not installed: {', '.join(_MISSING)}; {advice}", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Skip by name what is missing, instead of failing to import."""
+    return _SkippedModule.from_parent(parent, path=module_path) if _MISSING else None
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,9 @@ class Request(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        self.status = self._worker.post("/infer", {"inputs": {"rounds": self._rounds}}).status_code
+        # The request that looks whether the worker is busy may itself be what it is busy with.
+        while self.status in (0, 503):
+            self.status = self._worker.post("/infer", {"inputs": {"rounds": self._rounds}}).status_code
 
 
 def rounds_for(worker: WorkerProcess, seconds: float) -> int:
@@ -145,7 +147,7 @@ def rounds_for(worker: WorkerProcess, seconds: float) -> int:
 
 def busy(worker: WorkerProcess) -> httpx.Response:
     """The first answer that says the worker is full; a request in flight makes it so."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         response = worker.post("/infer", {"inputs": {"rounds": 0}})
         if response.status_code != 200:
