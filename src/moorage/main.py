@@ -34,9 +34,10 @@ from moorage.domain.identity import Principal
 from moorage.domain.transition import Change
 from moorage.engine.effects import Effects
 from moorage.engine.loop import Engine, EngineSettings
-from moorage.engine.outbox import Outbox
+from moorage.engine.outbox import Outbox, OutboxLimits
 from moorage.engine.sweeper import Sweeper
 from moorage.engine.webhook_attempt import WebhookAttempt
+from moorage.gateway import heap
 from moorage.gateway.asgi import App, RawHeaders
 from moorage.gateway.proxy import Gateway, Limits
 from moorage.gateway.routes import Route, RoutePublisher
@@ -171,7 +172,7 @@ async def running(
             every=settings.sweep_seconds,
             grace=settings.sweep_grace_seconds,
         )
-        outbox = Outbox(store, attempt, clock)
+        outbox = Outbox(store, attempt, clock, OutboxLimits(lease=settings.lease_seconds))
         services = Services(
             deployments=Deployments(
                 Surroundings(
@@ -282,6 +283,7 @@ async def serve(settings: Settings, on_started: Callable[[str], None] | None = N
                 timeout_graceful_shutdown=5,
                 server_header=False,
             )
+            heap.settle()
             log.info("service.started", url=settings.base_url(port), data_dir=str(settings.data_dir))
             if on_started is not None:
                 on_started(settings.base_url(port))

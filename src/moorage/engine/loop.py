@@ -21,7 +21,7 @@ from moorage.domain.deployment import Deployment
 from moorage.domain.naming import parse_external_name
 from moorage.domain.notice import NewId, deliveries, events
 from moorage.domain.observation import Observation
-from moorage.domain.steps import Later, Outcome, Seen, Step, Vanished, Wait
+from moorage.domain.steps import Later, Outcome, Seen, Step, Vanished
 from moorage.domain.transition import Change, advance
 from moorage.engine.effects import Effect, Effects
 from moorage.errors import MoorageError, ProviderError, StaleWrite
@@ -42,12 +42,11 @@ class EngineSettings:
 
 @dataclass(slots=True)
 class _Drive:
-    """One deployment in hand: its task, the token of its lease, and whether it was signalled meanwhile."""
+    """One deployment in hand: its task, and the token of its lease."""
 
     deployment_id: str
     token: str
     task: asyncio.Task[None]
-    signalled: bool = False
 
 
 class Engine:
@@ -78,13 +77,10 @@ class Engine:
         self._wake.set()
 
     async def signal(self, deployment_id: str) -> None:
-        """The outside says that this deployment may have changed."""
-        drive = self._drives.get(deployment_id)
-        if drive is not None:
-            drive.signalled = True
-        else:
-            await self._store.wake([deployment_id], self._clock.now())
-            self._wake.set()
+        """The outside says that this deployment may have changed. Whoever holds it now will be claimed again
+        after: the store remembers a wake over the holder's write."""
+        await self._store.wake([deployment_id], self._clock.now())
+        self._wake.set()
 
     async def run(self) -> None:
         """Until cancelled; what is in hand is then let go of, and another process goes on at once."""
@@ -199,9 +195,6 @@ class Engine:
                 seen = did.observation if isinstance(did, Seen) else did
                 continue
             change = advance(deployment, did, self._clock.now(), random.random())
-            if isinstance(did, Wait) and self._take_signal(deployment.id):
-                seen = None  # it was signalled while we looked: look again before letting go
-                continue
             if await self._apply(change, token):
                 if change.rests:
                     return
@@ -240,13 +233,6 @@ class Engine:
         except StaleWrite:
             return False
         self._on_applied(after.stored(), change)
-        return True
-
-    def _take_signal(self, deployment_id: str) -> bool:
-        drive = self._drives.get(deployment_id)
-        if drive is None or not drive.signalled:
-            return False
-        drive.signalled = False
         return True
 
     async def _still_held(self, deployment_id: str, token: str) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections import ChainMap, defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeAlias, TypeVar
@@ -21,6 +22,7 @@ from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, Use
 from moorage.errors import AlreadyExists, StaleWrite
 from moorage.ports import (
     Append,
+    Claimable,
     DeliveryFilter,
     DeploymentFilter,
     Insert,
@@ -48,6 +50,7 @@ _KINDS: dict[type, str] = {
     Receiver: "receiver",
     WebhookSecret: "webhook_secret",
 }
+_CLAIMED: dict[Claimable, str] = {"deployments": "deployment", "deliveries": "delivery"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,19 +186,17 @@ class MemoryStore:
         self._tell_others()
         return True
 
-    async def renew(self, tokens: Sequence[str], until: datetime) -> frozenset[str]:
+    async def renew(self, kind: Claimable, held: Mapping[str, str], until: datetime) -> frozenset[str]:
         await asyncio.sleep(0)
-        held = set()
-        for key, cell in self._memory.cells.items():
-            if cell.lease is not None and cell.lease.token in tokens:
-                self._memory.cells[key] = replace(cell, lease=Lease(cell.lease.token, until))
-                held.add(cell.lease.token)
-        for duty, lease in self._memory.duties.items():
-            if lease.token in tokens:
-                self._memory.duties[duty] = Lease(lease.token, until)
-                held.add(lease.token)
+        still_held = set()
+        for id_, token in held.items():
+            key = (_CLAIMED[kind], id_)
+            cell = self._memory.cells.get(key)
+            if cell is not None and cell.lease is not None and cell.lease.token == token:
+                self._memory.cells[key] = replace(cell, lease=Lease(token, until))
+                still_held.add(id_)
         self._tell_others()
-        return frozenset(held)
+        return frozenset(still_held)
 
     async def wake(self, deployment_ids: Sequence[str], now: datetime) -> None:
         await asyncio.sleep(0)
@@ -206,12 +207,12 @@ class MemoryStore:
                 self._memory.cells["deployment", id_] = replace(cell, due_at=due_at, woken_at=now)
         self._tell_others()
 
-    async def next_due(self, now: datetime) -> datetime | None:
+    async def next_due(self, kind: Claimable, now: datetime) -> datetime | None:
         await asyncio.sleep(0)
         moments = [
             max(cell.due_at, now, cell.lease.until if cell.lease else now)
-            for cell in self._memory.cells.values()
-            if cell.due_at is not None
+            for (of, *_), cell in self._memory.cells.items()
+            if of == _CLAIMED[kind] and cell.due_at is not None
         ]
         return min(moments, default=None)
 
@@ -357,28 +358,29 @@ def _read(cell: Cell, type_: type[R]) -> R:
 
 
 def _page(rows: Iterable[L], cursor: str | None, limit: int) -> Page[L]:
+    last = None if cursor is None else _decode(cursor)
     newest = sorted(rows, key=_position, reverse=True)
-    if cursor is not None:
-        newest = [row for row in newest if _position(row) < _decode(cursor)]
+    if last is not None:
+        newest = [row for row in newest if _position(row) < last]
     items = tuple(newest[:limit])
     more = len(newest) > limit and items
-    return Page(items, _encode(*_position(items[-1])) if more else None)
+    return Page(items, _encode(_position(items[-1])) if more else None)
 
 
 def _position(row: Deployment | Delivery) -> tuple[datetime, str]:
     return row.created_at, row.id
 
 
-def _encode(created_at: datetime, id_: str) -> str:
+def _encode(position: tuple[datetime, str]) -> str:
+    created_at, id_ = position
     return base64.urlsafe_b64encode(f"{created_at.isoformat()} {id_}".encode()).decode()
 
 
 def _decode(cursor: str) -> tuple[datetime, str]:
-    try:
+    position = None
+    with suppress(ValueError):
         text, _, id_ = base64.b64decode(cursor, altchars=b"-_", validate=True).decode().partition(" ")
-        created_at = datetime.fromisoformat(text)
-        if created_at.tzinfo is None or _encode(created_at, id_) != cursor:
-            raise ValueError(text)
-    except ValueError as error:
-        raise ValueError("the cursor is not one that a list of ours has returned") from error
-    return created_at, id_
+        position = (datetime.fromisoformat(text), id_)
+    if position is None or position[0].tzinfo is None or _encode(position) != cursor:
+        raise ValueError("the cursor is not one that a list of ours has returned")
+    return position

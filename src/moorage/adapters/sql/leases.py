@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -20,6 +20,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -28,9 +29,9 @@ from moorage.adapters.sql import tables
 from moorage.adapters.sql.codec import from_micros, to_micros
 from moorage.adapters.sql.kinds import Kind
 from moorage.adapters.sql.reads import L, due
-from moorage.ports import Lease
+from moorage.ports import Claimable, Lease
 
-_LEASED = (tables.deployments, tables.deliveries)
+_LEASED: dict[Claimable, Table] = {"deployments": tables.deployments, "deliveries": tables.deliveries}
 
 
 def claim(connection: Connection, kind: Kind[L], lease: Lease, now: datetime, limit: int) -> Sequence[L]:
@@ -59,13 +60,13 @@ def claim_duty(connection: Connection, duty: str, lease: Lease, now: datetime) -
     return connection.execute(taken.values(values)).rowcount == 1
 
 
-def renew(connection: Connection, tokens: Sequence[str], until: datetime) -> frozenset[str]:
-    held: set[str] = set()
-    for table in (*_LEASED, tables.duties):
-        prolong = update(table).where(table.c.lease_token.in_(tokens))
-        renewed = prolong.values(lease_until=to_micros(until)).returning(table.c.lease_token)
-        held.update(connection.execute(renewed).scalars())
-    return frozenset(held)
+def renew(
+    connection: Connection, kind: Claimable, held: Mapping[str, str], until: datetime
+) -> frozenset[str]:
+    table = _LEASED[kind]
+    still_held = tuple_(table.c.id, table.c.lease_token).in_(list(held.items()))
+    renewed = update(table).where(still_held).values(lease_until=to_micros(until)).returning(table.c.id)
+    return frozenset(connection.execute(renewed).scalars())
 
 
 def wake(connection: Connection, deployment_ids: Sequence[str], now: datetime) -> None:
@@ -77,8 +78,8 @@ def wake(connection: Connection, deployment_ids: Sequence[str], now: datetime) -
     connection.execute(statement.values(due_at=sooner, woken_at=at))
 
 
-def next_due(connection: Connection, now: datetime) -> datetime | None:
-    found = [connection.execute(query).scalar() for table in _LEASED for query in _next_due(table)]
+def next_due(connection: Connection, kind: Claimable, now: datetime) -> datetime | None:
+    found = [connection.execute(query).scalar() for query in _next_due(_LEASED[kind])]
     moments = [moment for moment in found if moment is not None]
     return max(from_micros(min(moments)), now) if moments else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 
 from moorage.adapters.sql import kinds, leases, reads, rows
@@ -12,7 +12,7 @@ from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment
 from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, User
-from moorage.ports import DeliveryFilter, DeploymentFilter, Lease, Page, Write
+from moorage.ports import Claimable, DeliveryFilter, DeploymentFilter, Lease, Page, Write
 
 
 class SqlStore:
@@ -47,16 +47,18 @@ class SqlStore:
     async def claim_duty(self, duty: str, lease: Lease, now: datetime) -> bool:
         return await self._database.write(lambda c: leases.claim_duty(c, duty, lease, now))
 
-    async def renew(self, tokens: Sequence[str], until: datetime) -> frozenset[str]:
-        return await self._database.write(lambda c: leases.renew(c, tokens, until))
+    async def renew(self, kind: Claimable, held: Mapping[str, str], until: datetime) -> frozenset[str]:
+        if not held:
+            return frozenset()
+        return await self._database.write(lambda c: leases.renew(c, kind, held, until))
 
     async def wake(self, deployment_ids: Sequence[str], now: datetime) -> None:
         await self._database.write(lambda c: leases.wake(c, deployment_ids, now))
 
     # -- reads
 
-    async def next_due(self, now: datetime) -> datetime | None:
-        return await self._database.read(lambda c: leases.next_due(c, now))
+    async def next_due(self, kind: Claimable, now: datetime) -> datetime | None:
+        return await self._database.read(lambda c: leases.next_due(c, kind, now))
 
     async def deployment(self, deployment_id: str, organization_id: str | None = None) -> Deployment | None:
         return await self._database.read(lambda c: reads.deployment(c, deployment_id, organization_id))

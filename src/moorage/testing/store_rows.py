@@ -1,0 +1,77 @@
+"""Rows to try a store with. The number of a row gives its id, and the seconds after NOW at which it was made
+and is due."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from moorage.domain.delivery import Delivery
+from moorage.domain.deployment import Deployment, DeploymentSpec, Phase, Status
+from moorage.domain.event import Event
+from moorage.domain.identity import ApiKey, Role, User
+from moorage.domain.model import HubModel
+from moorage.ports import Lease, Store
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+def after(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def lease(token: str, seconds: float = 30) -> Lease:
+    return Lease(token, after(seconds))
+
+
+def deployment(number: int = 1, organization: str = "org_a", phase: Phase = Phase.READY) -> Deployment:
+    at = after(number)
+    return Deployment(
+        id=f"dep_{number:04d}",
+        organization_id=organization,
+        name=f"name-{number}",
+        spec=DeploymentSpec(HubModel("acme/digits", "main")),
+        status=Status(phase, at, seeking_since=at),
+        created_at=at,
+        created_by="usr_1",
+        due_at=at,
+    )
+
+
+def in_phase(row: Deployment, phase: Phase) -> Deployment:
+    return replace(row, status=replace(row.status, phase=phase))
+
+
+def delivery(number: int = 1, organization: str = "org_a", subject: str = "dep_0001") -> Delivery:
+    at = after(number)
+    return Delivery(
+        f"msg_{number:04d}",
+        organization,
+        subject,
+        "deployment.ready",
+        "https://a.example",
+        "{}",
+        at,
+        due_at=at,
+    )
+
+
+def event(number: int = 1, subject: str = "dep_0001") -> Event:
+    return Event(f"evt_{number:04d}", "org_a", subject, "deployment.ready", after(number), "engine", "ready")
+
+
+def api_key(number: int = 1, organization: str = "org_a") -> ApiKey:
+    return ApiKey(
+        f"key_{number}", organization, "ci", Role.DEPLOYER, f"{number:064x}", "mrg_ab", after(number), "usr_1"
+    )
+
+
+def user(number: int = 1, username: str = "ada") -> User:
+    return User(f"usr_{number}", "org_a", username, "$argon2id$…", Role.OWNER, NOW)
+
+
+async def read_deployment(store: Store, id_: str = "dep_0001") -> Deployment:
+    """The row, which must be there."""
+    found = await store.deployment(id_)
+    assert found is not None
+    return found

@@ -1,0 +1,68 @@
+"""The migrations make the tables that the code speaks of, and the indexes serve the searches they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Executable
+from sqlalchemy.dialects import sqlite
+
+from moorage.adapters.sql import leases, reads, tables
+from moorage.adapters.sql.migrate import alembic_config
+from moorage.adapters.sql.sqlite import make_engine, prepare_file
+from moorage.adapters.sql.tables import metadata
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    path = tmp_path / "moorage.db"
+    prepare_file(path)
+    with make_engine(path, writes=True).connect() as connection:
+        yield connection
+
+
+def test_migrations_and_tables_agree(connection: Connection) -> None:
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    assert compare_metadata(context, metadata) == []
+    assert len(metadata.tables) == 10
+
+
+def test_the_comparison_would_notice(connection: Connection) -> None:
+    connection.exec_driver_sql("DROP INDEX ix_deployments_due")
+    connection.exec_driver_sql("ALTER TABLE users DROP COLUMN version")
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    assert [change[0] for change in compare_metadata(context, metadata)] == ["add_index", "add_column"]
+
+
+def test_migrations_can_be_undone_and_done_again(connection: Connection) -> None:
+    config = alembic_config(connection)
+    command.downgrade(config, "base")
+    names = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
+    assert names == ["alembic_version"]
+    command.upgrade(config, "head")
+    assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        (leases._claim(tables.deployments), "ix_deployments_due"),
+        (leases._claim(tables.deliveries), "ix_deliveries_due"),
+        (leases._next_due(tables.deployments)[0], "ix_deployments_due"),
+        (leases._next_due(tables.deployments)[1], "ix_deployments_held"),
+        (reads._SERVING, "ix_deployments_serving"),
+        (reads._DEPLOYMENT_NAMED, "uq_deployments_held_name"),
+        (reads._EVENTS, "sqlite_autoindex_events_1"),
+        (reads._API_KEYS, "ix_api_keys_organization_id_created_at_id"),
+    ],
+)
+def test_hot_searches_use_their_index(connection: Connection, statement: Executable, index: str) -> None:
+    compiled = statement.compile(dialect=sqlite.dialect())  # type: ignore[no-untyped-call]
+    parameters = tuple(compiled.params[name] for name in compiled.positiontup or ())
+    plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", parameters).all()
+    assert any(index in row[3] for row in plan), plan
