@@ -68,6 +68,7 @@ class HubStandIn:
         self._runner: web.AppRunner | None = None
         self.reset_seconds = 55  # what a rate-limited answer tells to wait
         self.requests: list[SeenRequest] = []
+        self._came = asyncio.Condition()
 
     # -- what it serves -----------------------------------------------------------------------------
 
@@ -107,6 +108,11 @@ class HubStandIn:
         self._fault = fault
         self._fault_over.set()
         self._fault_over = asyncio.Event()
+
+    async def came(self, count: int) -> None:
+        """Returns when `count` requests have come in."""
+        async with self._came:
+            await self._came.wait_for(lambda: len(self.requests) >= count)
 
     # -- running ------------------------------------------------------------------------------------
 
@@ -155,6 +161,8 @@ class HubStandIn:
     @web.middleware
     async def _misbehave(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self.requests.append(_seen(request))
+        async with self._came:
+            self._came.notify_all()
         match self._fault:
             case Fault.DOWN:
                 if request.transport is not None:

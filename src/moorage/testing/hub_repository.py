@@ -19,6 +19,8 @@ Json = dict[str, object]
 
 _LFS_BYTES = 10 * 1024**2
 _LFS_SUFFIXES = (".bin", ".gguf", ".h5", ".msgpack", ".onnx", ".onnx_data", ".pt", ".safetensors")
+# A broken header is served as it is, and nothing is derived from it, as the Hub does.
+_NOT_SAFETENSORS = (SafetensorsParsingError, AttributeError, TypeError, ValueError, RecursionError)
 _TASKS = {
     "ForCausalLM": "text-generation",
     "ForSequenceClassification": "text-classification",
@@ -158,7 +160,7 @@ def _card(folder: Path) -> Json:
 def _json(path: Path) -> Json:
     try:
         value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -191,7 +193,7 @@ def _safetensors(folder: Path, files: Mapping[str, RepositoryFile]) -> Json | No
         if name.endswith(".safetensors") and "/" not in name:
             try:
                 counted = parse_local_safetensors_file_metadata(folder / name).parameter_count
-            except SafetensorsParsingError:
+            except _NOT_SAFETENSORS:
                 return None
             for dtype, count in counted.items():
                 parameters[dtype] = parameters.get(dtype, 0) + count

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 # Public, but loaded lazily in a way that mypy does not see as an export.
-from huggingface_hub.utils import SafetensorsFileMetadata  # type: ignore[attr-defined]
+from huggingface_hub.utils import SafetensorsFileMetadata, TensorInfo  # type: ignore[attr-defined]
 
 from moorage.domain.model import SizedItem
 from moorage.errors import ModelUnreadable
@@ -29,15 +29,23 @@ def header_of(metadata: SafetensorsFileMetadata, name: str, file_bytes: int | No
     """Sums one header. Raises ModelUnreadable when it contradicts itself or the size of its file."""
     sums: dict[str, tuple[int, int]] = {}
     for tensor, info in metadata.tensors.items():
-        begin, end = info.data_offsets
-        if not 0 <= begin <= end or (file_bytes is not None and end > file_bytes):
+        size = _size_of(info, file_bytes)
+        if size is None:
             raise ModelUnreadable(
                 f"The header of {name} places tensor {tensor[:80]!r} outside the file.",
                 advice="Check the upload: the file is cut off or damaged.",
             )
-        count, size = sums.get(info.dtype, (0, 0))
-        sums[info.dtype] = (count + 1, size + end - begin)
+        count, sized = sums.get(info.dtype, (0, 0))
+        sums[info.dtype] = (count + 1, sized + size)
     return Header(sums)
+
+
+def _size_of(info: TensorInfo, file_bytes: int | None) -> int | None:
+    """Bytes of a tensor; None when its offsets make no sense. The library checks no types."""
+    match info.dtype, info.data_offsets:
+        case str(), (int() as begin, int() as end) if 0 <= begin <= end:
+            return end - begin if file_bytes is None or end <= file_bytes else None
+    return None
 
 
 def items_of(headers: Iterable[Header], label: str, where: str) -> tuple[SizedItem, ...]:

@@ -59,7 +59,12 @@ class Wire:
                     repo_id, name, revision=commit, token=token or False, timeout=self._timeout
                 )
             )
-        except (AttributeError, TypeError, ValueError) as error:  # JSON, but not of the header's form
+        except (
+            AttributeError,
+            TypeError,
+            ValueError,
+            RecursionError,
+        ) as error:  # JSON, but not of the header's form
             raise SafetensorsParsingError(f"the header of {name} has not the form of one") from error
 
     async def json_object(
