@@ -61,6 +61,7 @@ class HuggingFaceHub:
 
     async def aclose(self) -> None:
         await self._flights.aclose()
+        self._wire.close()
 
     async def _fetch(self, model: HubModel, token: str | None) -> ModelProfile:
         try:

@@ -1,7 +1,7 @@
 """The Hub's HTTP calls, each in a thread, each bounded in time and size.
 
 `huggingface_hub` has no asynchronous client. A call that is given up goes on in its thread until its own
-timeout; the semaphore keeps their number small.
+timeout, so the threads are the Wire's own: a Hub that hangs must not take those of the rest of the process.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import TypeVar
 
@@ -28,7 +29,8 @@ R = TypeVar("R")
 
 
 class Wire:
-    """`endpoint` without a slash at its end; `timeout` in seconds for one request."""
+    """`endpoint` without a slash at its end; `timeout` in seconds for one request; `at_once` requests run, more
+    wait."""
 
     def __init__(self, endpoint: str, *, timeout: float, at_once: int) -> None:
         # token=False: a token that lies on this machine is the operator's and must not read for a tenant.
@@ -36,7 +38,10 @@ class Wire:
             endpoint=endpoint, token=False, library_name="moorage", library_version=version("moorage")
         )
         self._timeout = timeout
-        self._slots = asyncio.Semaphore(at_once)
+        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="hub")
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def info(self, repo_id: str, revision: str | None, token: str | None) -> ModelInfo:
         return await self._call(
@@ -47,7 +52,7 @@ class Wire:
 
     async def check_access(self, repo_id: str, token: str | None) -> None:
         """Raises GatedRepoError when files may not be read, though the metadata may."""
-        await self._call(lambda: self._api.auth_check(repo_id, token=token or False))
+        await self._call(lambda: self._check_access(repo_id, token))
 
     async def safetensors_header(
         self, repo_id: str, name: str, commit: str, token: str | None
@@ -86,11 +91,7 @@ class Wire:
 
     def _read(self, repo_id: str, name: str, commit: str, token: str | None, limit: int) -> bytes:
         url = hf_hub_url(repo_id, name, revision=commit, endpoint=self._api.endpoint)
-        headers = build_hf_headers(
-            token=token or False,
-            library_name=self._api.library_name,
-            library_version=self._api.library_version,
-        )
+        headers = self._headers(token)
         body = bytearray()
         with get_session().stream("GET", url, headers=headers, timeout=self._timeout) as response:
             if response.is_error:
@@ -105,6 +106,18 @@ class Wire:
                     )
         return bytes(body)
 
+    def _check_access(self, repo_id: str, token: str | None) -> None:
+        # As HfApi.auth_check, which takes no timeout and so may hold its thread for ever.
+        url = f"{self._api.endpoint}/api/models/{repo_id}/auth-check"
+        response = get_session().get(url, headers=self._headers(token), timeout=self._timeout)
+        hf_raise_for_status(response)
+
+    def _headers(self, token: str | None) -> dict[str, str]:
+        return build_hf_headers(
+            token=token or False,
+            library_name=self._api.library_name,
+            library_version=self._api.library_version,
+        )
+
     async def _call(self, call: Callable[[], R]) -> R:
-        async with self._slots:
-            return await asyncio.to_thread(call)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
