@@ -29,8 +29,7 @@ R = TypeVar("R")
 
 
 class Wire:
-    """`endpoint` without a slash at its end; `timeout` in seconds for one request; `at_once` requests run, more
-    wait."""
+    """`endpoint` has no slash at its end; `timeout` is seconds per request; at most `at_once` run."""
 
     def __init__(self, endpoint: str, *, timeout: float, at_once: int) -> None:
         # token=False: a token that lies on this machine is the operator's and must not read for a tenant.
