@@ -335,14 +335,16 @@ class Store(Protocol):
         """A lease on a named duty that one process at a time has (the sweeper). Kept until it runs out."""
 
     async def renew(self, kind: Claimable, held: Mapping[str, str], until: datetime) -> frozenset[str]:
-        """Prolongs leases; `held` maps row ids to lease tokens. Returns the ids that are still held so."""
+        """Leases end at `until` instead; `held` maps row ids to lease tokens. Returns the ids that are still
+        held so, those among them whose lease had run out and that nobody took."""
 
     async def wake(self, deployment_ids: Sequence[str], now: datetime) -> None:
         """Makes them due at once. Not a change: versions stay. One that is held is due when its holder lets
         go, whatever the holder writes."""
 
     async def next_due(self, kind: Claimable, now: datetime) -> datetime | None:
-        """The earliest moment at which a claim of that kind would find something; None for never."""
+        """The earliest moment, not before `now`, at which a claim of that kind would find something if
+        nothing else happened; None for never."""
 
     def changes(self) -> AsyncIterator[None]:
         """Yields when another process may have written, without end. This process's own writes are not

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -17,9 +18,10 @@ from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, Use
 
 # JSON has no infinities and no half of a surrogate pair, and none of our numbers or texts is one.
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
-st.register_type_strategy(str, st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+st.register_type_strategy(str, st.text(st.characters(codec="utf-8"), max_size=8))
 zones = st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))])
-st.register_type_strategy(datetime, st.datetimes(datetime(1970, 1, 2), datetime(9999, 1, 1), timezones=zones))
+FIRST, LAST = datetime(1970, 1, 2), datetime(9999, 1, 1)  # noqa: DTZ001  # zones come from the strategy
+st.register_type_strategy(datetime, st.datetimes(FIRST, LAST, timezones=zones))
 
 KINDS = [
     Organization,
@@ -38,7 +40,7 @@ KINDS = [
 def test_round_trip(kind: type[object]) -> None:
     codec = Codec(kind)
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.from_type(kind))
     def check(value: object) -> None:
         back = codec.load(codec.dump(value))
@@ -52,10 +54,10 @@ def test_round_trip(kind: type[object]) -> None:
 def normal(value: object) -> object:
     """With each instant in UTC: the same moment may be written in another zone."""
     if isinstance(value, datetime):
-        return value.astimezone(UTC)
+        return value.astimezone(UTC).replace(fold=0)
     if isinstance(value, tuple):
         return tuple(normal(item) for item in value)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: normal(item) for key, item in value.items()}
     if hasattr(value, "__dataclass_fields__"):
         fields = {name: normal(getattr(value, name)) for name in value.__dataclass_fields__}
@@ -63,10 +65,10 @@ def normal(value: object) -> object:
     return value
 
 
-@given(st.datetimes(datetime(1970, 1, 1), timezones=zones))
+@given(st.datetimes(FIRST, LAST, timezones=zones))
 def test_instants_keep_their_microseconds_and_order(at: datetime) -> None:
     assert from_micros(to_micros(at)) == at
-    assert to_micros(at + timedelta(microseconds=1)) == to_micros(at) + 1 if at.year < 9999 else True
+    assert to_micros(at + timedelta(microseconds=1)) == to_micros(at) + 1
 
 
 def test_an_instant_without_a_zone_is_refused() -> None:

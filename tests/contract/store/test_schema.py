@@ -9,8 +9,9 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, Executable
+from sqlalchemy import ClauseElement, Connection
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from moorage.adapters.sql import leases, reads, tables
 from moorage.adapters.sql.migrate import alembic_config
@@ -61,8 +62,9 @@ def test_migrations_can_be_undone_and_done_again(connection: Connection) -> None
         (reads._API_KEYS, "ix_api_keys_organization_id_created_at_id"),
     ],
 )
-def test_hot_searches_use_their_index(connection: Connection, statement: Executable, index: str) -> None:
-    compiled = statement.compile(dialect=sqlite.dialect())  # type: ignore[no-untyped-call]
+def test_hot_searches_use_their_index(connection: Connection, statement: ClauseElement, index: str) -> None:
+    compiled = statement.compile(dialect=sqlite.dialect())
+    assert isinstance(compiled, SQLCompiler)
     parameters = tuple(compiled.params[name] for name in compiled.positiontup or ())
     plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", parameters).all()
     assert any(index in row[3] for row in plan), plan

@@ -122,10 +122,29 @@ async def test_a_cancelled_caller_harms_nobody(store: SqlStore) -> None:
 
 async def test_news_end_when_the_store_closes(path: Path) -> None:
     store = await SqlStore.open(f"sqlite:///{path}")
-    news = asyncio.ensure_future(anext(store.changes(), None))
+
+    async def listen() -> list[None]:
+        return [news async for news in store.changes()]
+
+    listening = asyncio.ensure_future(listen())
     await asyncio.sleep(0.01)
     await store.aclose()
-    assert await asyncio.wait_for(news, 5) is None
+    assert await asyncio.wait_for(listening, 5) == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # as it should be
+async def test_a_dead_thread_leaves_nobody_waiting(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A folder in the file's place: no connection can be opened.
+    monkeypatch.setattr(sqlite, "prepare_file", lambda path: path.mkdir(parents=True))
+    store = await SqlStore.open(f"sqlite:///{path}")
+    results = await asyncio.wait_for(
+        asyncio.gather(
+            store.commit([Insert(deployment())]), store.deployment("dep_0001"), return_exceptions=True
+        ),
+        5,
+    )
+    assert [type(result) for result in results] == [StoreError, StoreError]
+    await store.aclose()
 
 
 async def test_an_error_holds_no_values(store: SqlStore, path: Path) -> None:

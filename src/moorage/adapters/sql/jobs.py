@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,22 @@ class Inbox:
         except queue.Empty:
             pass
         return [job for job in jobs if not job.future.cancelled()]
+
+    @contextmanager
+    def refusing_at_end(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        """Around a thread's life: when it ends, whyever, nobody is left to wait for it without end."""
+        try:
+            yield
+        finally:
+            call_in(loop, self._refuse)
+
+    def _refuse(self) -> None:
+        """In the loop, where jobs are put: none comes in between."""
+        self._closed = True
+        while not self._queue.empty():
+            job = self._queue.get_nowait()
+            if job is not None and not job.future.done():
+                job.future.set_exception(StoreError("the database thread has ended; start the service again"))
 
 
 def deliver(loop: asyncio.AbstractEventLoop, outcomes: Sequence[Outcome]) -> None:

@@ -133,7 +133,7 @@ _DEPLOYMENT_BY_ID = select(_D.body, _D.due_at, _D.organization_id).where(_D.id =
 _DEPLOYMENT_NAMED = select(_D.body, _D.due_at).where(
     _D.organization_id == bindparam("organization_id"), _D.held_name == bindparam("name")
 )
-_SERVING = select(_D.body, _D.due_at).where(_D.serving).order_by(_D.id)
+_SERVING = select(_D.body, _D.due_at).where(tables.SERVING).order_by(_D.id)
 
 _V = tables.deliveries.c
 _DELIVERY = select(_V.body, _V.due_at).where(

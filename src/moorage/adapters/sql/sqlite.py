@@ -9,7 +9,9 @@ SQLite's write lock orders their transactions.
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -18,18 +20,20 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from moorage.adapters.sql.database import Work
 from moorage.adapters.sql.migrate import migrate
 from moorage.adapters.sql.rows import Unit
-from moorage.adapters.sql.sqlite_errors import retry_while_busy
+from moorage.adapters.sql.sqlite_errors import is_busy, retry_while_busy
 from moorage.adapters.sql.sqlite_reader import Reader
 from moorage.adapters.sql.sqlite_writer import Writer
 
 T = TypeVar("T")
 
-BUSY_TIMEOUT = 5.0  # seconds that SQLite itself waits for another process's transaction
+LOCK_STEP = (0.0002, 0.001)  # seconds between two tries to take the write lock
+BUSY_TIMEOUT = 5.0  # seconds that one try of a transaction waits for another process's
 
 
 class SqliteDatabase:
@@ -90,7 +94,10 @@ class SqliteDatabase:
 
 def file_of(url: str) -> Path:
     """Raises ValueError unless `url` is SQLite's with a file: the threads and processes have to share it."""
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ValueError("the database URL is none; give sqlite:////path/to.db") from error
     if parsed.get_backend_name() != "sqlite":
         raise ValueError(
             f"database {parsed.get_backend_name()!r} is not supported; give sqlite:////path/to.db"
@@ -132,7 +139,29 @@ def _configure(dbapi_connection: DBAPIConnection, _: ConnectionPoolEntry) -> Non
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    """Takes the write lock. SQLite's own waiting sleeps ever longer, up to 100 ms, and so a process that
+    writes all the time would starve the others; short steps give each its turn."""
+    _wait_at_most(connection, 0)
+    try:
+        end = time.monotonic() + BUSY_TIMEOUT
+        while not _try_begin(connection, last=time.monotonic() >= end):
+            time.sleep(random.uniform(*LOCK_STEP))
+    finally:
+        _wait_at_most(connection, BUSY_TIMEOUT)
+
+
+def _try_begin(connection: Connection, *, last: bool) -> bool:
+    try:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    except OperationalError as error:
+        if last or not is_busy(error):
+            raise
+        return False
+    return True
+
+
+def _wait_at_most(connection: Connection, seconds: float) -> None:
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
 
 def _use_wal(path: Path) -> None:

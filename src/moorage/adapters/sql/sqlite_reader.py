@@ -41,7 +41,7 @@ class Reader:
         self._thread.join()
 
     def _serve(self) -> None:
-        with self._connect() as connection:
+        with self._inbox.refusing_at_end(self._loop), retry_while_busy(self._connect) as connection:
             while (jobs := self._inbox.take(BATCH)) is not None:
                 deliver(self._loop, [_answer(connection, job) for job in jobs])
 

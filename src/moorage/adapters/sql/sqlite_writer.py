@@ -65,7 +65,7 @@ class Writer:
         self._thread.join()
 
     def _serve(self) -> None:
-        with self._connect() as connection:
+        with self._inbox.refusing_at_end(self._loop), retry_while_busy(self._connect) as connection:
             seen = _data_version(connection)
             while (jobs := self._inbox.take(BATCH, WATCH_PERIOD)) is not None:
                 if jobs:
@@ -114,5 +114,5 @@ def _data_version(connection: Connection) -> int:
     itself: SQLAlchemy would open a transaction for it."""
     driver = connection.connection.dbapi_connection
     assert isinstance(driver, sqlite3.Connection)
-    version: int = driver.execute("PRAGMA data_version").fetchone()[0]
+    version: int = retry_while_busy(lambda: driver.execute("PRAGMA data_version").fetchone()[0])
     return version

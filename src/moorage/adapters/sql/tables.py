@@ -6,7 +6,7 @@ Ids are compared byte by byte: their order is the order of time.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, PrimaryKeyConstraint, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, PrimaryKeyConstraint, Table, Text, true
 
 metadata = MetaData(
     naming_convention={"pk": "pk_%(table_name)s", "ix": "ix_%(table_name)s_%(column_0_N_name)s"},
@@ -86,8 +86,9 @@ deployments = Table(
 )
 Index("uq_deployments_held_name", deployments.c.organization_id, deployments.c.held_name, unique=True)
 Index(None, deployments.c.organization_id, deployments.c.created_at, deployments.c.id)
-_serving = deployments.c.serving
-Index("ix_deployments_serving", _serving, sqlite_where=_serving, postgresql_where=_serving)
+# The one form that SQLite recognises in a query as the index's own condition.
+SERVING = deployments.c.serving.is_(true())
+Index("ix_deployments_serving", deployments.c.id, sqlite_where=SERVING, postgresql_where=SERVING)
 
 deliveries = Table(
     "deliveries",

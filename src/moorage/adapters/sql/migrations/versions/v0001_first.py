@@ -91,9 +91,9 @@ def upgrade() -> None:
     op.create_index(
         "ix_deployments_serving",
         "deployments",
-        ["serving"],
-        sqlite_where=sa.text("serving"),
-        postgresql_where=sa.text("serving"),
+        ["id"],
+        sqlite_where=sa.text("serving IS 1"),
+        postgresql_where=sa.text("serving IS true"),
     )
     op.create_index("uq_deployments_held_name", "deployments", ["organization_id", "held_name"], unique=True)
     op.create_table(
