@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
 DISTRIBUTIONS := -e . -e providers/managed -e registries -e worker
-JOBS ?= auto
+# Most tests wait more than they compute.
+JOBS ?= 4
 
 .PHONY: setup demo serve test test-worker crash check bench lock clean
 

@@ -273,21 +273,27 @@ async def serve(settings: Settings, on_started: Callable[[str], None] | None = N
     """Until SIGINT or SIGTERM. `on_started` gets the service's own URL once it takes requests."""
     service_logging.configure(settings.log_format, settings.log_level)
     with listening(settings.host, settings.port) as sock:
-        port: int = sock.getsockname()[1]
-        async with running(settings, settings.base_url(port)) as service:
-            config = uvicorn.Config(
-                service.asgi,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=5,
-                server_header=False,
-            )
-            heap.settle()
-            log.info("service.started", url=settings.base_url(port), data_dir=str(settings.data_dir))
-            if on_started is not None:
-                on_started(settings.base_url(port))
-            await _Server(config).serve(sockets=[sock])
+        await serve_on(sock, settings, on_started)
+
+
+async def serve_on(
+    sock: socket.socket, settings: Settings, on_started: Callable[[str], None] | None = None
+) -> None:
+    url = settings.base_url(sock.getsockname()[1])
+    async with running(settings, url) as service:
+        config = uvicorn.Config(
+            service.asgi,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=5,
+            server_header=False,
+        )
+        heap.settle()
+        log.info("service.started", url=url, data_dir=str(settings.data_dir))
+        if on_started is not None:
+            on_started(url)
+        await _Server(config).serve(sockets=[sock])
     log.info("service.stopped")
 
 
