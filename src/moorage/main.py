@@ -32,6 +32,7 @@ from moorage.domain.decide import Patience
 from moorage.domain.deployment import Deployment, Phase
 from moorage.domain.identity import Principal
 from moorage.domain.transition import Change
+from moorage.engine.drive import Driver
 from moorage.engine.effects import Effects
 from moorage.engine.loop import Engine, EngineSettings
 from moorage.engine.outbox import Outbox, OutboxLimits
@@ -54,6 +55,7 @@ from moorage.signals import Signals
 
 log = structlog.get_logger(__name__)
 
+EFFECT_SECONDS = 120.0  # for one call of a provider or the Hub
 ATTEMPT_SECONDS = 20.0  # for a webhook receiver to answer
 RESTART_SECONDS = 1.0  # before a background task that died of a bug is begun again
 
@@ -151,19 +153,18 @@ async def running(
         planner = Planner(hub, providers, catalog(), clock)
         authenticator = Authenticator(store, tokens, clock)
         attempt = WebhookAttempt(store, outgoing, box, clock, new_id, timeout=ATTEMPT_SECONDS)
-        engine = Engine(
+        driver = Driver(
             store,
-            providers,
             Effects(providers, planner, box),
             clock,
             new_id,
-            EngineSettings(
-                public_url,
-                lease_seconds=settings.lease_seconds,
-                patience=Patience(ready_timeout=settings.ready_timeout_seconds),
-            ),
-            lambda deployment, change: service.applied(deployment, change),
+            public_url=public_url,
+            patience=Patience(ready_timeout=settings.ready_timeout_seconds),
+            effect_timeout=EFFECT_SECONDS,
+            lease_seconds=settings.lease_seconds,
+            on_applied=lambda deployment, change: service.applied(deployment, change),
         )
+        engine = Engine(store, providers, driver, clock, EngineSettings(lease_seconds=settings.lease_seconds))
         sweeper = Sweeper(
             store,
             providers,

@@ -88,6 +88,13 @@ class User:
         answer = await self._insist(lambda: self._http.delete(f"/v1/deployments/{deployment_id}"))
         assert answer.status_code == 204, answer.text
 
+    async def infer(self, deployment_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        path = f"/v1/models/{deployment_id}/infer"
+        answer = await self._insist(lambda: self._http.post(path, json=body))
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
     async def get(self, path: str) -> dict[str, Any]:
         answer = await self._insist(lambda: self._http.get(path))
         assert answer.status_code == 200, answer.text
@@ -186,4 +193,7 @@ async def nothing_is_left(user: User, receiver: Receiver, folder: Path) -> None:
         assert sent <= set(receiver.ids(id_)), "every message arrived at least once"
     for bodies in receiver.bodies.values():
         assert len(set(bodies)) == 1, "the same message is the same, byte for byte"
-    assert not list((folder / "var" / "managed").glob("mrg-*")), "the provider holds nothing"
+    deadline = time.monotonic() + 10  # a stale create may still be being undone
+    while left := list((folder / "var" / "managed").glob("mrg-*")):
+        assert time.monotonic() < deadline, f"the provider still holds {left}"
+        await asyncio.sleep(0.05)
