@@ -1,0 +1,68 @@
+"""All commands under one roof, and what is true for every one of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from moorage import __version__
+from moorage.cli import deploying, identity, inferring, reading, serving
+
+_EXIT_CODES = """Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not allowed, 5 service not
+reached, 130 interrupted."""
+
+app = typer.Typer(
+    name="moorage",
+    help="Deploys a model to the cheapest compute it fits on, waits until it answers, and looks after it.",
+    epilog=_EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in (
+    serving.serve,
+    deploying.plan,
+    deploying.deploy,
+    reading.ls,
+    reading.get,
+    reading.logs,
+    reading.events,
+    inferring.infer,
+    deploying.delete,
+    identity.login,
+):
+    app.command()(command)
+app.add_typer(identity.keys)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"moorage {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Deploys a model to the cheapest compute it fits on, waits until it answers, and looks after it."""
+
+
+def main() -> None:
+    """Never ends in a traceback because a reader of the output went away (`moorage ls | head -1`)."""
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered has nowhere to go; without this the interpreter would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # as a process that SIGPIPE ended

@@ -1,0 +1,73 @@
+"""Where a command's words go: results to standard output, everything else to standard error.
+
+With `--json` standard output holds JSON and nothing else, so that it can be piped as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any  # the API's documents are JSON
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from moorage.cli.failures import CliError
+
+
+class _Console(Console):
+    """Rich would end the process with an exit code of its own; a reader that went away is `main`'s matter."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+class Output:
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self._results = _Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.notes = _Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+    def result(self, document: Any, *shown: RenderableType) -> None:
+        """What the command was asked for: the document, or the same as people read it."""
+        if self.as_json:
+            self._write(json.dumps(document, ensure_ascii=False, indent=2))
+            return
+        for part in shown:
+            self._results.print(part)
+
+    def line(self, document: Any, shown: RenderableType) -> None:
+        """One of many results, told as it comes: JSON Lines with --json."""
+        if self.as_json:
+            self._write(json.dumps(document, ensure_ascii=False))
+        else:
+            self._results.print(shown)
+
+    def note(self, text: RenderableType) -> None:
+        self.notes.print(text)
+
+    def problem(self, error: CliError) -> None:
+        """On standard error in words; with --json also on standard output, as a problem document."""
+        if self.as_json:
+            self._write(json.dumps(error.document, ensure_ascii=False, indent=2))
+        for text in problem_lines(error.document):
+            self.notes.print(text)
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+def problem_lines(document: dict[str, Any]) -> list[Text]:
+    """Title and detail, each field with its rule, and what to do."""
+    lines = [Text.assemble((str(document.get("title") or "Error"), "bold red"))]
+    errors = document.get("errors") or []
+    if not errors or any(error["message"] not in document["detail"] for error in errors):
+        lines.append(Text(f"  {document['detail']}"))
+    lines += [
+        Text.assemble("  ", (error["field"], "bold"), f" ({error['rule']}): {error['message']}")
+        for error in errors
+    ]
+    if document.get("advice"):
+        lines.append(Text.assemble("  ", ("→ ", "cyan"), str(document["advice"])))
+    return lines

@@ -1,0 +1,80 @@
+"""Every field of the request body as an option, for `plan` and `deploy` alike.
+
+Limits are the service's to check, so that there is one place that knows them; here only form is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any  # the body is JSON
+
+import typer
+
+from moorage.cli.failures import Usage
+
+_WHERE, _HOW, _TELL = "Where", "How", "Tell"
+
+Model = Annotated[
+    str | None,
+    typer.Argument(metavar="MODEL", help="Hugging Face id, such as owner/name.", show_default=False),
+]
+Image = Annotated[str | None, typer.Option("--image", help="A container image in place of MODEL.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of MODEL.")]
+Name = Annotated[str | None, typer.Option(help="Unique among your deployments; made up when absent.")]
+Provider = Annotated[str | None, typer.Option(rich_help_panel=_WHERE, help="auto (default), or one by name.")]
+GpuTier = Annotated[
+    str | None, typer.Option(rich_help_panel=_WHERE, help="Only that accelerator, such as A10.")
+]
+Region = Annotated[str | None, typer.Option(rich_help_panel=_WHERE)]
+Spot = Annotated[
+    bool | None, typer.Option("--spot/--no-spot", rich_help_panel=_WHERE, help="Only spot, or none of it.")
+]
+MaxPrice = Annotated[
+    float | None, typer.Option("--max-price", rich_help_panel=_WHERE, help="USD per replica and hour.")
+]
+Deadline = Annotated[
+    float | None, typer.Option(rich_help_panel=_WHERE, help="Seconds to look for compute before it fails.")
+]
+MinReplicas = Annotated[int | None, typer.Option(rich_help_panel=_HOW)]
+MaxReplicas = Annotated[int | None, typer.Option(rich_help_panel=_HOW)]
+Env = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env", "-e", metavar="NAME=VALUE", rich_help_panel=_HOW, help="For the worker; repeat it."
+    ),
+]
+HfToken = Annotated[
+    str | None,
+    typer.Option(
+        envvar="HF_TOKEN",
+        show_envvar=True,
+        rich_help_panel=_HOW,
+        help="For gated and private models. Rather use the variable: other users can see options.",
+    ),
+]
+Task = Annotated[str | None, typer.Option(rich_help_panel=_HOW, help="Overrides the Hub's.")]
+ContextLength = Annotated[int | None, typer.Option(rich_help_panel=_HOW, help="Tokens, for language models.")]
+Concurrency = Annotated[int | None, typer.Option(rich_help_panel=_HOW, help="Requests at once per replica.")]
+Webhook = Annotated[
+    str | None,
+    typer.Option("--webhook", metavar="URL", rich_help_panel=_TELL, help="Is told of every phase."),
+]
+
+
+def body(model: str | None, image: str | None, env: list[str] | None, **fields: Any) -> dict[str, Any]:
+    """The request body: what was given, under the API's names. Raises Usage."""
+    if (model is None) == (image is None):
+        raise Usage("Give a MODEL or an --image, and not both.", "For example: moorage deploy owner/name")
+    asked = {"hf_model_id": model, "container_image": image, **fields}
+    found = {name: value for name, value in asked.items() if value is not None}
+    if image is not None and fields.get("hf_token") is not None:
+        del found["hf_token"]  # from the environment, and of no use to an image
+    if env:
+        found["env"] = dict(_pair(text) for text in env)
+    return found
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise Usage(f"--env {name or '…'}: write it as NAME=VALUE.")
+    return name, value
