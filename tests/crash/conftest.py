@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
@@ -79,17 +81,20 @@ def service(tmp_path: Path, hub: str) -> Iterator[KillableService]:
     found = KillableService(environ, tmp_path / "service.log")
     yield found
     found.close()
+    for pid in processes_of(tmp_path):  # a test that failed leaves nothing on the machine either
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
-def processes_of(folder: Path) -> list[str]:
-    """Command lines of all processes, of whatever parent, that were started for this test."""
-    found = []
+def processes_of(folder: Path) -> dict[int, str]:
+    """Command lines by pid of all processes, of whatever parent, that were started for this test."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                told = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+                command, environ = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
             except OSError:
                 continue
-            if str(folder).encode() in told:
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            if str(folder).encode() in command + environ:
+                found[int(entry.name)] = command.replace(b"\0", b" ").decode()
     return found

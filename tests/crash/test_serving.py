@@ -69,6 +69,6 @@ async def test_a_model_answers_while_the_service_is_killed_and_started_again(
 
 async def the_worker(folder: Path) -> str:
     """The base URL of the one worker process, from its command line."""
-    [command] = [p for p in processes_of(folder) if "moorage_worker" in p]
+    [command] = [p for p in processes_of(folder).values() if "moorage_worker" in p]
     words = command.split()
     return f"http://127.0.0.1:{words[words.index('--port') + 1]}"
