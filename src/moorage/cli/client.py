@@ -157,6 +157,9 @@ class MoorageClient:
     def sign_in(self, username: str, password: str) -> Document:
         return self._json("POST", "/auth/token", json={"username": username, "password": password})
 
+    def webhook_secret(self) -> Document:
+        return self._json("GET", "/v1/webhook-secret")
+
     def keys(self) -> list[Document]:
         items: list[Document] = self._json("GET", "/v1/keys")["items"]
         return items

@@ -130,7 +130,7 @@ def _deploy(s: Session, body: dict[str, Any], *, wait: bool) -> None:
         deployment = s.client.deployment(id_)
     if deployment["status"] in ("failed", "deleting", "deleted"):
         raise waiting.failure(deployment)
-    s.out.result(deployment, rendering.deployment(deployment))
+    s.out.result(deployment, rendering.summary(deployment))
 
 
 def delete(

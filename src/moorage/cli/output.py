@@ -6,13 +6,17 @@ With `--json` standard output holds JSON and nothing else, so that it can be pip
 from __future__ import annotations
 
 import json
+import os
 import sys
-from typing import Any  # the API's documents are JSON
+from typing import Any, TextIO  # the API's documents are JSON
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 
 from moorage.cli.failures import CliError
+
+WIDE = 140  # columns
+PIPED_WIDTH = 240
 
 
 class _Console(Console):
@@ -22,11 +26,22 @@ class _Console(Console):
         raise BrokenPipeError
 
 
+def _console(stream: TextIO) -> Console:
+    """A pipe or file has no width of its own: nothing is cut there, so that lines can be searched."""
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else PIPED_WIDTH
+    return _Console(file=stream, highlight=False, width=width)
+
+
 class Output:
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
-        self._results = _Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-        self.notes = _Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+        self._results = _console(sys.stdout)
+        self.notes = _console(sys.stderr)
+
+    @property
+    def wide(self) -> bool:
+        """Whether a line has room for ids."""
+        return self._results.width >= WIDE
 
     def result(self, document: Any, *shown: RenderableType) -> None:
         """What the command was asked for: the document, or the same as people read it."""

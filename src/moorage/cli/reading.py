@@ -43,7 +43,7 @@ def ls(
     with session(url, key, as_json) as s:
         phases = status or (() if everything else PHASES)
         found = s.client.deployments(status=phases, provider=provider, model=model, name=name, limit=limit)
-        s.out.result(found, rendering.deployments(found))
+        s.out.result(found, rendering.deployments(found, wide=s.out.wide))
 
 
 def get(deployment: Reference, url: Url = None, key: Key = None, as_json: Json = False) -> None:

@@ -23,8 +23,8 @@ _STYLES = {
 }
 
 
-def table(*columns: str, title: str | None = None, right: Sequence[str] = ()) -> Table:
-    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+def table(*columns: str, right: Sequence[str] = ()) -> Table:
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return made
@@ -72,19 +72,29 @@ def clock(instant: str) -> str:
     return datetime.fromisoformat(instant).astimezone().strftime("%H:%M:%S.%f")[:-3]
 
 
-def deployments(found: Sequence[Document]) -> RenderableType:
+def deployments(found: Sequence[Document], *, wide: bool = True) -> RenderableType:
+    """`wide` has the ids; names do as well, and fit a narrow terminal."""
     if not found:
         return Text("No deployments. `moorage deploy MODEL` makes one; --all shows deleted ones.", "dim")
-    rows = table("ID", "NAME", "MODEL", "STATUS", "REPLICAS", "ON", "PER HOUR", "COST", "AGE")
+    rows = table(
+        "NAME", "MODEL", "STATUS", "READY", "ON", "PER HOUR", "COST", "AGE", *(["ID"] if wide else [])
+    )
     for d in found:
         replicas = f"{d['replicas']['ready']}/{d['replicas']['desired']}"
         on = f"{d['provider']} {hardware(d['gpu_allocated'], d['gpu_count'])}" if d["runtime"] else "–"
-        cells = (replicas, on, per_hour(d["price_per_hour"]), cost(d), age(d["created_at"]))
-        rows.add_row(d["deployment_id"], d["name"], source(d), phase(d["status"]), *cells)
+        cells = [replicas, on, per_hour(d["price_per_hour"]), cost(d), age(d["created_at"])]
+        rows.add_row(
+            d["name"], source(d), phase(d["status"]), *cells, *([d["deployment_id"]] if wide else [])
+        )
     return rows
 
 
 def deployment(d: Document) -> RenderableType:
+    """All of it, conditions included."""
+    return Group(summary(d), Text(), conditions(d["conditions"]))
+
+
+def summary(d: Document) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold")
     facts.add_column(overflow="fold")
@@ -113,7 +123,7 @@ def deployment(d: Document) -> RenderableType:
     if d["error"]:
         fact("error", Text(f"{d['error']['detail']} ({d['error']['code']})", "red"))
         fact("advice", d["error"]["advice"])
-    return Group(facts, conditions(d["conditions"]))
+    return facts
 
 
 def conditions(found: Sequence[Document]) -> RenderableType:
@@ -124,7 +134,8 @@ def conditions(found: Sequence[Document]) -> RenderableType:
 
 
 def plan(document: Document) -> list[RenderableType]:
-    return [_estimate(document["estimate"]), _ladder(document["ladder"]), _refused(document["refused"])]
+    ladder, refused = _ladder(document["ladder"]), _refused(document["refused"])
+    return [_estimate(document["estimate"]), Text(), ladder, Text(), refused]
 
 
 def _estimate(estimate: Document | None) -> RenderableType:
@@ -140,19 +151,27 @@ def _estimate(estimate: Document | None) -> RenderableType:
 def _ladder(ladder: Sequence[Document]) -> RenderableType:
     if not ladder:
         return Text("It fits nowhere.", "red")
-    rows = table(
-        "TRY", "PROVIDER", "ON", "MEMORY", "REGION", "PER HOUR", "AVAILABILITY", "NOTE", right=("TRY",)
-    )
+    regions = any(rung["region"] for rung in ladder)
+    columns = [
+        "TRY",
+        "PROVIDER",
+        "ON",
+        "MEMORY",
+        "PER HOUR",
+        "STOCK",
+        *(["REGION"] if regions else []),
+        "NOTE",
+    ]
+    rows = table(*columns, right=("TRY",))
     for number, rung in enumerate(ladder, 1):
-        price = per_hour(rung["price_per_hour"]) + (" spot" if rung["spot"] else "")
         rows.add_row(
             str(number),
             rung["provider"],
             f"{hardware(rung['gpu'], rung['count'])} ({rung['runtime']})",
             f"{rung['memory_gb']:g} GB",
-            rung["region"] or "–",
-            price,
+            per_hour(rung["price_per_hour"]) + (" spot" if rung["spot"] else ""),
             rung["availability"],
+            *([rung["region"] or "–"] if regions else []),
             rung["note"] or "",
         )
     sources = sorted({f"{r['provider']}: {r['price_source']}, {r['price_as_of']}" for r in ladder})

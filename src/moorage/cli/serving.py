@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import SecretStr, ValidationError
 from rich.text import Text
 
 from moorage.cli import local_access
@@ -18,7 +17,9 @@ from moorage.cli.local_access import LocalAccess
 from moorage.cli.output import Output
 from moorage.cli.session import Json, reported
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the other commands start faster without the service
+    from pydantic import ValidationError
+
     from moorage.settings import Settings
 
 
@@ -42,14 +43,21 @@ def serve(
         if settings.bootstrap_user is None:
             access = _prepared(settings)
             announcement = _Announcement(settings, access, out)
-            settings = settings.model_copy(
-                update={"bootstrap_user": access.username, "bootstrap_password": SecretStr(access.password)}
-            )
+            settings = _with_owner(settings, access)
         _run(settings, announcement)
 
 
+def _with_owner(settings: Settings, access: LocalAccess) -> Settings:
+    from pydantic import SecretStr
+
+    owner = {"bootstrap_user": access.username, "bootstrap_password": SecretStr(access.password)}
+    return settings.model_copy(update=owner)
+
+
 def _settings(host: str | None, port: int | None, data_dir: Path | None) -> Settings:
-    from moorage.settings import Settings  # here, because the other commands do without the service
+    from pydantic import ValidationError
+
+    from moorage.settings import Settings
 
     given = {"host": host, "port": port, "data_dir": data_dir}
     try:
@@ -81,7 +89,7 @@ def _prepared(settings: Settings) -> LocalAccess:
 
 
 def _run(settings: Settings, announcement: _Announcement) -> None:
-    from moorage.main import serve as run_service  # here: it loads the whole service
+    from moorage.main import serve as run_service
 
     try:
         asyncio.run(run_service(settings, announcement.begin))
