@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from moorage_worker.engines.catalog import LoadOptions, load_engine
+from moorage_worker.engines.catalog import load_engine
+from moorage_worker.engines.load_options import LoadOptions
 from moorage_worker.errors import LoadFailed, cause_line
 from moorage_worker.readiness import LoadedModel, Readiness, Stage
 from moorage_worker.settings import WorkerSettings

@@ -17,7 +17,8 @@ from PIL import Image
 from worker_harness.running import DIGITS, WorkerProcess
 
 from moorage_worker.engines.base import Engine
-from moorage_worker.engines.catalog import LoadOptions, load_engine
+from moorage_worker.engines.catalog import load_engine
+from moorage_worker.engines.load_options import LoadOptions
 from moorage_worker.model_folder import ModelFolder
 
 pytest.importorskip("sklearn", reason="scikit-learn carries the digits")

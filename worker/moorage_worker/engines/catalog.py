@@ -11,17 +11,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from moorage_worker.engines.load_options import LoadOptions
+
 if TYPE_CHECKING:
     from moorage_worker.engines.base import Engine
     from moorage_worker.model_folder import ModelFolder
-
-
-@dataclass(frozen=True, slots=True)
-class LoadOptions:
-    """What an engine is told beside the model: the task (None: find out), and how many threads it may use."""
-
-    task: str | None
-    threads: int
 
 
 Loader = Callable[["ModelFolder", LoadOptions], "Engine"]

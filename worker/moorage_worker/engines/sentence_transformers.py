@@ -13,7 +13,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from moorage_worker.engines.base import ANY_SIZE, Array, Engine, Signature, TensorSpec
-from moorage_worker.engines.catalog import LoadOptions
+from moorage_worker.engines.load_options import LoadOptions
 from moorage_worker.engines.parameters import Parameters
 from moorage_worker.engines.text_inputs import parse_texts
 from moorage_worker.errors import BadInput, LoadFailed, cause_line

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moorage_worker.engines.base import Engine
-from moorage_worker.engines.catalog import LoadOptions
+from moorage_worker.engines.load_options import LoadOptions
 from moorage_worker.engines.onnx.embeddings import Embedder
 from moorage_worker.engines.onnx.graph import open_graph
 from moorage_worker.engines.onnx.image_classification import ImageClassifier
