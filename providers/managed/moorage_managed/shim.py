@@ -59,17 +59,18 @@ class Supervisor:
         if self._folder.deleting:
             return
         self._scale(time.monotonic())
-        while not (self._stopping and all(r.stopped for r in self._replicas)):
+        while True:
             now = time.monotonic()
             due = [at for r in self._replicas if (at := r.tick(now)) is not None]
             self._replicas = [r for r in self._replicas if not self._leaves(r)]
             self._publish()
+            if self._stopping and all(r.stopped for r in self._replicas):
+                return
             # A millisecond at least: a tick that has nothing to do must not become a busy loop.
             timeout = max(0.001, min(due) - time.monotonic()) if due else None
             for key, _ in self._selector.select(timeout):
                 key.data()
             self._obey(time.monotonic())
-        self._publish(force=True)
 
     # -- signals --
 
