@@ -18,7 +18,7 @@ from moorage.domain.decide import Observed, Patience, decide, desired_of
 from moorage.domain.deployment import Deployment
 from moorage.domain.notice import NewId, deliveries, events
 from moorage.domain.observation import Observation
-from moorage.domain.steps import Create, Created, Later, Outcome, Remove, Seen, Step, Vanished
+from moorage.domain.steps import Create, Created, Later, Outcome, Remove, Report, Seen, Step, Vanished
 from moorage.domain.transition import Change, advance
 from moorage.engine.effects import Effect, Effects
 from moorage.errors import StaleWrite
@@ -78,6 +78,8 @@ class Driver:
                 if change.rests:
                     return
                 deployment = change.deployment.stored()
+                if not isinstance(did, Report):
+                    seen = None  # it was seen of an endpoint that has changed since
                 continue
             # The owner changed the row meanwhile, or somebody else has the lease.
             current = await self._store.deployment(deployment.id)

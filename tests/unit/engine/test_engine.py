@@ -1,0 +1,207 @@
+"""The engine against a provider that fails in every way it can, on a real clock with short waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+from moorage.domain.deployment import Phase
+from moorage.domain.naming import ExternalName
+from moorage.errors import HubUnavailable, ModelGated, QuotaExceeded, Rejected, Retry
+from moorage.ports import RevisionPlan
+
+from .conftest import World
+
+
+async def test_a_model_becomes_ready_on_the_cheapest_offer(world: World) -> None:
+    async with world.driven():
+        ready = await world.until(await world.deploy(), Phase.READY)
+    assert ready.status.attempt is not None
+    assert ready.status.attempt.rung.offer.id == "cheap"
+    assert ready.status.targets
+    assert await world.happened(ready.id) == [
+        "selecting_gpu",
+        "creating_endpoint",
+        "loading_model",
+        "ready",
+    ]
+
+
+async def test_no_capacity_falls_to_the_next_offer_and_is_remembered_for_others(world: World) -> None:
+    world.compute.faults.no_capacity.add("cheap")
+    async with world.driven():
+        first = await world.until(await world.deploy(), Phase.READY)
+        second = await world.until(await world.deploy(), Phase.READY)
+    assert first.status.attempt is not None
+    assert first.status.attempt.rung.offer.id == "dear"
+    assert "capacity_fallback" in await world.happened(first.id)
+    assert "capacity_fallback" not in await world.happened(second.id), "others do not try it first"
+
+
+async def test_capacity_that_shows_only_after_creation_is_cleaned_up_first(world: World) -> None:
+    world.compute.faults.throttled.add("cheap")
+    async with world.driven():
+        ready = await world.until(await world.deploy(), Phase.READY)
+    first = str(ExternalName(ready.id, 1, 1))
+    assert world.compute.deletes[first] == 1
+    assert list(world.compute.endpoints) == [str(ExternalName(ready.id, 1, 2))]
+
+
+async def test_no_capacity_anywhere_fails_at_the_deadline_with_the_whole_story(world: World) -> None:
+    world.compute.faults.no_capacity |= {"cheap", "dear"}
+    async with world.driven():
+        failed = await world.until(await world.deploy(capacity_deadline_seconds=0.3), Phase.FAILED)
+    assert failed.status.failure is not None
+    assert failed.status.failure.code == "no_capacity"
+    assert "no room" in failed.status.failure.detail
+    assert failed.status.failure.advice
+    assert not world.compute.endpoints
+
+
+async def test_a_lost_answer_makes_no_second_endpoint(world: World) -> None:
+    world.compute.faults.lose_next("create", 2)
+    async with world.driven():
+        ready = await world.until(await world.deploy(), Phase.READY)
+    assert world.compute.creates == {str(ExternalName(ready.id, 1, 1)): 1}
+
+
+async def test_passing_trouble_is_tried_again_and_told_once(world: World) -> None:
+    world.hub.problems = [HubUnavailable("the Hub is down", retry_after=0.01)] * 3
+    world.compute.faults.raise_next("create", Retry("busy", after=0.01), 3)
+    async with world.driven():
+        ready = await world.until(await world.deploy(), Phase.READY)
+    happened = await world.happened(ready.id)
+    assert happened.count("setback") == 2, "one for the Hub, one for the provider"
+    assert ready.status.setbacks == 0
+
+
+async def test_what_the_hub_refuses_for_good_fails_with_its_code(world: World) -> None:
+    world.hub.problems = [ModelGated("acme/m is gated", advice="ask its owner for access")]
+    async with world.driven():
+        failed = await world.until(await world.deploy(), Phase.FAILED)
+    assert failed.status.failure is not None
+    assert (failed.status.failure.code, failed.status.failure.advice) == (
+        "model_gated",
+        "ask its owner for access",
+    )
+
+
+async def test_what_the_provider_rejects_is_a_failure_with_its_cause(world: World) -> None:
+    world.compute.faults.raise_next("create", Rejected("the image is not allowed here"))
+    async with world.driven():
+        failed = await world.until(await world.deploy(), Phase.FAILED)
+    assert failed.status.failure is not None
+    assert "not allowed here" in failed.status.failure.detail
+
+
+async def test_a_quota_is_a_reason_to_try_the_next_offer(world: World) -> None:
+    world.compute.faults.raise_next("create", QuotaExceeded("at most 3 workers", limit=3))
+    async with world.driven():
+        ready = await world.until(await world.deploy(), Phase.READY)
+    assert ready.status.attempts == 2
+
+
+async def test_a_crash_loop_fails_with_the_last_lines_and_nothing_left(world: World) -> None:
+    async with world.driven():
+        id_ = await world.deploy()
+        await world.until(id_, Phase.READY)
+        world.compute.crash(str(ExternalName(id_, 1, 1)), ("loading", "RuntimeError: out of luck"))
+        failed = await world.until(id_, Phase.FAILED)
+    assert failed.status.failure is not None
+    assert failed.status.failure.code == "crash_loop"
+    assert "RuntimeError: out of luck" in failed.status.failure.detail
+    assert not world.compute.endpoints
+
+
+async def test_never_ready_fails_after_the_patience(world: World) -> None:
+    world.compute.faults.never_ready |= {"cheap", "dear"}
+    world.patience = world.patience.__class__(ready_timeout=0.2, loading_look=0.05)
+    async with world.driven():
+        failed = await world.until(await world.deploy(), Phase.FAILED)
+    assert failed.status.failure is not None
+    assert failed.status.failure.code == "readiness_timeout"
+    assert not world.compute.endpoints
+
+
+async def test_an_endpoint_that_vanishes_is_made_again(world: World) -> None:
+    async with world.driven():
+        id_ = await world.deploy()
+        await world.until(id_, Phase.READY)
+        world.compute.vanish(str(ExternalName(id_, 1, 1)))
+        await world.until(id_, Phase.SELECTING_GPU, Phase.CREATING_ENDPOINT, Phase.LOADING_MODEL)
+        await world.until(id_, Phase.READY)
+    assert list(world.compute.endpoints) == [str(ExternalName(id_, 1, 2))]
+
+
+async def test_a_deletion_while_creating_wins(world: World) -> None:
+    world.compute.faults.slow["create"] = 0.2
+    async with world.driven() as engine:
+        id_ = await world.deploy()
+        await world.until(id_, Phase.CREATING_ENDPOINT)
+        await world.delete(id_)
+        engine.wake()
+        await world.until(id_, Phase.DELETED)
+    assert not world.compute.endpoints
+    assert "ready" not in await world.happened(id_)
+
+
+async def test_deleting_stays_until_absence_is_confirmed(world: World) -> None:
+    world.compute.faults.still_there = 3
+    async with world.driven() as engine:
+        id_ = await world.deploy()
+        await world.until(id_, Phase.READY)
+        await world.delete(id_)
+        engine.wake()
+        await world.until(id_, Phase.DELETING)
+        deleted = await world.until(id_, Phase.DELETED)
+    assert world.compute.calls["delete"] == 4
+    assert deleted.status.meter.since is None
+    assert deleted.status.meter.accrued > 0
+
+
+async def test_a_delete_that_the_provider_refuses_is_not_forgotten(world: World) -> None:
+    async with world.driven() as engine:
+        id_ = await world.deploy()
+        await world.until(id_, Phase.READY)
+        world.compute.faults.raise_next("delete", Rejected("in use"), 2)
+        await world.delete(id_)
+        engine.wake()
+        await world.until(id_, Phase.DELETED)
+    assert not world.compute.endpoints
+
+
+async def test_a_create_that_outlives_its_lease_is_undone(world: World) -> None:
+    """The first engine's create is slow and its lease is lost; the deletion by the second is complete before
+    the create acts. What it then makes has no owner, and it removes it itself."""
+    world.compute.faults.slow["create"] = 0.5
+    first, second = world.engine(lease_seconds=1.0), world.engine()
+    async with world.driven(first):
+        id_ = await world.deploy()
+        await world.until(id_, Phase.CREATING_ENDPOINT)
+        await asyncio.sleep(0.1)  # the create is under way, and will be for 0.4 s
+        taken = world.store._memory.cells["deployment", id_]
+        world.store._memory.cells["deployment", id_] = taken.__class__(taken.row, None, taken.due_at)
+        await world.delete(id_)
+        async with world.driven(second):
+            await world.until(id_, Phase.DELETED)
+            await asyncio.sleep(0.6)  # the slow create acts, and is undone
+    assert world.compute.creates.total() == 1
+    assert not world.compute.endpoints
+
+
+async def test_the_sweeper_removes_what_nobody_owns_and_says_so(world: World, plan: RevisionPlan) -> None:
+    async with world.driven():
+        id_ = await world.deploy()
+        await world.until(id_, Phase.READY)
+    stray = str(ExternalName(id_, 1, 99))
+    world.compute.add_stray(stray, plan)
+    patient = world.sweeper(grace=60)
+    assert await patient.sweep() == 0, "not before the grace is over"
+    assert await world.sweeper().sweep() == 1
+    assert list(world.compute.endpoints) == [str(ExternalName(id_, 1, 1))], "what is owned stays"
+    assert (await world.events(id_))[-1].type == "deployment.orphan_removed"
+
+
+async def test_the_sweeper_leaves_alone_what_is_not_of_our_making(world: World, plan: RevisionPlan) -> None:
+    world.compute.add_stray("somebody-elses", plan)
+    assert await world.sweeper().sweep() == 0
+    assert list(world.compute.endpoints) == ["somebody-elses"]
