@@ -28,8 +28,6 @@ from typing import IO, Any
 
 from moorage.cli.client import MoorageClient
 from moorage.cli.local_access import LocalAccess
-from moorage.main import load_providers
-from moorage.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "examples" / "digits"
@@ -316,6 +314,9 @@ def environment(data_dir: Path, *, real_hub: bool) -> dict[str, str]:
 
 async def owned(environ: Mapping[str, str]) -> list[str]:
     """What the installed providers themselves find under our tag. None of them needs credentials here."""
+    from moorage.main import load_providers  # here: the whole service comes with it
+    from moorage.settings import Settings
+
     settings = Settings(data_dir=Path(environ["MOORAGE_DATA_DIR"]))
     providers = load_providers(settings, environ)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moorage.cli.app import main
+from moorage.cli import main
 
 if __name__ == "__main__":
     main()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated
 
 import typer
@@ -53,16 +51,3 @@ def _options(
     ] = False,
 ) -> None:
     """Deploys a model to the cheapest compute it fits on, waits until it answers, and looks after it."""
-
-
-def main() -> None:
-    """Never ends in a traceback because a reader of the output went away (`moorage ls | head -1`)."""
-    try:
-        try:
-            app()
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # What is still buffered has nowhere to go; without this the interpreter would complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)  # as a process that SIGPIPE ended

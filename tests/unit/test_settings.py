@@ -1,0 +1,109 @@
+"""`.env.example` and what the code reads are held together: every variable, with the default that holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from moorage_managed import DRIVER_VARIABLE
+from moorage_managed.settings import PREFIX, LocalSettings
+from pydantic import AliasChoices, ValidationError
+from pydantic.fields import FieldInfo
+
+from moorage.ports import ProviderConfig
+from moorage.settings import Settings
+
+EXAMPLE = Path(__file__).parents[2] / ".env.example"
+CLIENT = {"MOORAGE_URL", "MOORAGE_KEY", "MOORAGE_PASSWORD"}
+DEMO = {"MOORAGE_DEMO_MODEL", "MOORAGE_DEMO_SECONDS"}
+
+
+def listed() -> dict[str, str]:
+    return dict(re.findall(r"^#?([A-Z][A-Z0-9_]*)=(.*)$", EXAMPLE.read_text(), flags=re.MULTILINE))
+
+
+def variable(name: str, field: FieldInfo) -> str:
+    alias = field.validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"MOORAGE_{name.upper()}"
+
+
+def service_variables() -> dict[str, str]:
+    return {variable(name, field): name for name, field in Settings.model_fields.items()}
+
+
+class Recording(Mapping[str, str]):
+    """An environment that remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.asked.add(name)
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+@pytest.fixture
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*listed(), "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_every_setting_of_the_service_is_listed_and_nothing_else() -> None:
+    managed = {name for name in listed() if name.startswith(PREFIX)}
+    assert set(listed()) - managed - CLIENT - DEMO == set(service_variables())
+
+
+def test_every_setting_of_the_managed_provider_is_listed(tmp_path: Path) -> None:
+    environ = Recording()
+    LocalSettings.read(ProviderConfig(tmp_path, environ, "https://hub.example"))
+    assert environ.asked | {DRIVER_VARIABLE} == {name for name in listed() if name.startswith(PREFIX)}
+
+
+@pytest.mark.usefixtures("clean")
+def test_the_listed_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Setting every variable to the value that the file shows changes nothing."""
+    usual = Settings()
+    for name in service_variables():
+        if listed()[name]:
+            monkeypatch.setenv(name, listed()[name])
+    assert Settings() == usual
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_default_that_is_listed_empty_is_none() -> None:
+    usual = Settings()
+    for name, attribute in service_variables().items():
+        if not listed()[name]:
+            assert getattr(usual, attribute) in (None, ""), name
+
+
+@pytest.mark.usefixtures("clean")
+def test_the_hub_of_other_tools_is_understood_and_ours_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://mirror.example")
+    assert Settings().hub_url == "http://mirror.example"
+    monkeypatch.setenv("MOORAGE_HUB_URL", "http://hub.example")
+    assert Settings().hub_url == "http://hub.example"
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MOORAGE_PORT", "65536"), ("MOORAGE_LOG_LEVEL", "loud"), ("MOORAGE_TOKEN_HOURS", "0")],
+)
+def test_a_value_out_of_range_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOORAGE_BOOTSTRAP_PASSWORD", "correct horse")
+    assert "correct horse" not in repr(Settings())
