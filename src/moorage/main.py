@@ -31,6 +31,7 @@ from moorage.api.context import Services
 from moorage.domain.decide import Patience
 from moorage.domain.deployment import Deployment, Phase
 from moorage.domain.identity import Principal
+from moorage.domain.notice import NewId
 from moorage.domain.transition import Change
 from moorage.engine.drive import Driver
 from moorage.engine.effects import Effects
@@ -43,7 +44,7 @@ from moorage.gateway.asgi import App, RawHeaders
 from moorage.gateway.proxy import Gateway, Limits
 from moorage.gateway.routes import Route, RoutePublisher
 from moorage.planning import Planner
-from moorage.ports import Outgoing, Provider, ProviderConfig, Store
+from moorage.ports import Clock, Outgoing, Provider, ProviderConfig, Store
 from moorage.services.authentication import Authenticator
 from moorage.services.deployments import Deployments, Surroundings
 from moorage.services.idempotency import Idempotency
@@ -71,6 +72,8 @@ class Service:
     routes: RoutePublisher
     signals: Signals
     outbox: Outbox
+    clock: Clock
+    new_id: NewId
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def applied(self, deployment: Deployment, _: Change) -> None:
@@ -203,7 +206,7 @@ async def running(
             limits=Limits(body_bytes=settings.max_infer_bytes, answer=settings.infer_timeout_seconds),
         )
         stack.push_async_callback(gateway.aclose)
-        service = Service(gateway, settings, store, engine, routes, signals, outbox)
+        service = Service(gateway, settings, store, engine, routes, signals, outbox, clock, new_id)
         if settings.bootstrap_user and settings.bootstrap_password:
             password = settings.bootstrap_password.get_secret_value()
             await services.identity.bootstrap_owner(settings.bootstrap_user, password)
