@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from moorage_managed import DRIVER_VARIABLE
-from moorage_managed.settings import PREFIX, LocalSettings
 from pydantic import AliasChoices, ValidationError
 from pydantic.fields import FieldInfo
 
 from moorage.ports import ProviderConfig
 from moorage.settings import Settings
+from moorage_managed import DRIVER_VARIABLE
+from moorage_managed.settings import PREFIX, LocalSettings
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 CLIENT = {"MOORAGE_URL", "MOORAGE_KEY", "MOORAGE_PASSWORD"}
