@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,10 +88,10 @@ def _prepared(settings: Settings) -> LocalAccess:
 
 
 def _run(settings: Settings, announcement: _Announcement) -> None:
-    from moorage.main import serve as run_service
+    from moorage.main import run
 
     try:
-        asyncio.run(run_service(settings, announcement.begin))
+        run(settings, announcement.begin)
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
         raise _cannot_start(f"It cannot listen on {where}, or use its data: {error}.") from error
