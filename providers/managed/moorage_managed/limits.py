@@ -71,7 +71,7 @@ def impose(key: str, memory_bytes: int, cpus: float) -> Limits:
             limits = means(key, memory_bytes, cpus)
             if limits is not None:
                 return limits
-    return _process_limits(memory_bytes, cpus)
+    return process_limits(memory_bytes, cpus)
 
 
 def _cgroup_v2(key: str, memory_bytes: int, cpus: float) -> Limits | None:
@@ -101,7 +101,8 @@ def _cgroup_v1(key: str, memory_bytes: int, cpus: float) -> Limits | None:
     return Limits(means, tuple(groups), lambda: _join(groups))
 
 
-def _process_limits(memory_bytes: int, cpus: float) -> Limits:
+def process_limits(memory_bytes: int, cpus: float) -> Limits:
+    """The last resort: limits that the process sets on itself and its children inherit."""
     most = max(RLIMIT_FLOOR, RLIMIT_FACTOR * memory_bytes)
 
     def enter() -> None:

@@ -3,7 +3,7 @@
 Faults by environment: STUB_CRASH (exit status at once), STUB_CRASH_ONCE (a file: crash if it does not exist
 yet), STUB_NEVER_READY, STUB_READY_AFTER (seconds), STUB_IGNORE_TERM, STUB_CHILD (starts a grandchild that
 ignores SIGTERM, in its own session), STUB_EAT_MB (memory), STUB_CHATTER (lines at start).
-POST /infer answers with the pid; /hang: /ready is not answered any more; /crash: exits; /say: prints the body.
+POST /infer answers with the pid; /hang: /ready is answered no more; /crash: exits; /say: prints the body.
 """
 
 import os
@@ -43,10 +43,19 @@ def answer(request: bytes) -> tuple[int, str]:
     return 200, '{"status": "ok"}'
 
 
+def whole_request(connection: socket.socket) -> bytes:
+    request = connection.recv(65536)
+    head, _, body = request.partition(b"\r\n\r\n")
+    for field in head.lower().split(b"\r\n"):
+        if field.startswith(b"content-length:"):
+            while len(body) < int(field.split(b":")[1]) and (part := connection.recv(65536)):
+                body += part
+    return head + b"\r\n\r\n" + body
+
+
 def serve(connection: socket.socket) -> None:
     with connection:
-        request = connection.recv(65536)
-        status, body = answer(request)
+        status, body = answer(whole_request(connection))
         head = f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         connection.sendall((head + body).encode())
 
