@@ -24,6 +24,9 @@ STREAM_SILENCE_SECONDS = 60.0  # the service sends a sign of life four times as 
 RECONNECT_FOR_SECONDS = 60.0  # a service that is restarted comes back within this
 RECONNECT_EVERY_SECONDS = 0.5
 
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, UnicodeError)
+_BROKEN = (httpx.HTTPError, UnicodeError)  # the latter of a host that no name server could be asked for
+
 
 class MoorageClient:
     """`with MoorageClient(url, key) as client:`. Raises ApiProblem and Unreachable, and nothing of httpx."""
@@ -183,7 +186,7 @@ class MoorageClient:
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             response = self._http.request(method, path, **options)
-        except httpx.HTTPError as error:
+        except _BROKEN as error:
             raise self._lost(error) from error
         if not response.is_success:
             raise _problem(self.base_url, response)
@@ -198,12 +201,12 @@ class MoorageClient:
                     response.read()
                     raise _problem(self.base_url, response)
                 yield from sse.messages(response.iter_lines())
-        except httpx.HTTPError as error:
+        except _BROKEN as error:
             raise self._lost(error) from error
 
-    def _lost(self, error: httpx.HTTPError) -> Unreachable:
+    def _lost(self, error: Exception) -> Unreachable:
         cause = str(error) or type(error).__name__
-        never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol)
+        never_sent = isinstance(error, _NEVER_SENT)
         return (Unreachable if never_sent else _AnswerLost)(self.base_url, cause)
 
 

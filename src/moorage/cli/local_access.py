@@ -69,8 +69,8 @@ class LocalAccess:
         self._stage(data_dir).replace(data_dir / FILE_NAME)
 
     def _stage(self, data_dir: Path) -> Path:
-        path = data_dir / f".{FILE_NAME}.{os.getpid()}"
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        path = data_dir / f".{FILE_NAME}.{secrets.token_hex(8)}"
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(asdict(self), file)
             file.flush()
             os.fsync(file.fileno())
