@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -13,9 +13,7 @@ import pytest
 # Test folders are no packages here (pytest's importlib mode), so what they share is put on the path.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from worker_harness.running import DIGITS, WorkerProcess
-
-StartWorker = Callable[..., WorkerProcess]
+from worker_harness.running import DIGITS, StartWorker, WorkerProcess
 
 _MISSING = [
     name

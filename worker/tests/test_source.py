@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from worker_harness.hub import COMMIT, Hub
-from worker_harness.running import DIGITS
+from worker_harness.running import DIGITS, StartWorker, WorkerProcess
 
 from moorage_worker import available_engines
 from moorage_worker.errors import LoadFailed
+from moorage_worker.json_types import JsonObject
 from moorage_worker.model_layout import choose_engine, detect_task, files_needed
 
 ALL_USABLE: dict[str, str | None] = {"onnx": None, "sentence-transformers": None}
 
 
 @pytest.fixture
-def hub(tmp_path: Path):
+def hub(tmp_path: Path) -> Iterator[Hub]:
     """The sample model among files that nobody needs to download."""
     repository = tmp_path / "repository"
     shutil.copytree(DIGITS, repository)
@@ -29,22 +32,24 @@ def hub(tmp_path: Path):
 
 
 @pytest.fixture
-def start(start_worker, hub: Hub, tmp_path: Path):
-    def start(model: str = "team/digits", *options: str):
+def start(start_worker: StartWorker, hub: Hub, tmp_path: Path) -> StartWorker:
+    def start(model: str = "team/digits", *options: str) -> WorkerProcess:
         cache = str(tmp_path / "cache")
         return start_worker(model, "--cache-dir", cache, *options, env={"HF_ENDPOINT": hub.url})
 
     return start
 
 
-def test_only_what_the_engine_reads_is_downloaded(hub: Hub, start) -> None:
+def test_only_what_the_engine_reads_is_downloaded(hub: Hub, start: StartWorker) -> None:
     worker = start().ready()
     assert sorted(hub.sent) == ["config.json", "onnx/model.onnx", "preprocessor_config.json"]
     assert worker.get("/metadata").json()["revision"] == COMMIT
     assert worker.get("/metadata").json()["model_id"] == "team/digits"
 
 
-def test_health_answers_and_ready_tells_the_stage_while_files_are_on_their_way(hub: Hub, start) -> None:
+def test_health_answers_and_ready_tells_the_stage_while_files_are_on_their_way(
+    hub: Hub, start: StartWorker
+) -> None:
     hub.let_files_through.clear()
     worker = start().listening()
     assert worker.get("/health").status_code == 200
@@ -60,7 +65,9 @@ def test_health_answers_and_ready_tells_the_stage_while_files_are_on_their_way(h
     assert worker.get("/ready").status_code == 200
 
 
-def test_sigterm_during_a_download_ends_at_once_and_the_next_start_completes_it(hub: Hub, start) -> None:
+def test_sigterm_during_a_download_ends_at_once_and_the_next_start_completes_it(
+    hub: Hub, start: StartWorker
+) -> None:
     hub.let_files_through.clear()
     worker = start().listening()
     assert hub.file_asked.wait(30)
@@ -70,7 +77,9 @@ def test_sigterm_during_a_download_ends_at_once_and_the_next_start_completes_it(
     start().ready()
 
 
-def test_a_half_download_is_never_served_and_is_taken_up_again(hub: Hub, start, tmp_path: Path) -> None:
+def test_a_half_download_is_never_served_and_is_taken_up_again(
+    hub: Hub, start: StartWorker, tmp_path: Path
+) -> None:
     hub.cut_after = {"onnx/model.onnx": 4000}
     worker = start()
     assert hub.file_cut.wait(30)
@@ -82,7 +91,9 @@ def test_a_half_download_is_never_served_and_is_taken_up_again(hub: Hub, start, 
     assert start().ready().get("/metadata").json()["revision"] == COMMIT
 
 
-def test_a_restart_needs_no_hub(hub: Hub, start, start_worker, tmp_path: Path) -> None:
+def test_a_restart_needs_no_hub(
+    hub: Hub, start: StartWorker, start_worker: StartWorker, tmp_path: Path
+) -> None:
     start().ready().stop()
     hub.sent.clear()
     # The default endpoint of these tests is a port on which nothing listens.
@@ -91,7 +102,7 @@ def test_a_restart_needs_no_hub(hub: Hub, start, start_worker, tmp_path: Path) -
     assert hub.sent == []
 
 
-def test_each_refusal_of_the_hub_has_its_own_cause(start) -> None:
+def test_each_refusal_of_the_hub_has_its_own_cause(start: StartWorker) -> None:
     refused = {
         "gated/model is gated": start("gated/model"),
         "team/none is not on the Hub, or is private": start("team/none"),
@@ -103,7 +114,9 @@ def test_each_refusal_of_the_hub_has_its_own_cause(start) -> None:
         assert cause in worker.lines[-1]
 
 
-def test_an_unreachable_hub_with_nothing_cached_is_the_cause(start_worker, tmp_path: Path) -> None:
+def test_an_unreachable_hub_with_nothing_cached_is_the_cause(
+    start_worker: StartWorker, tmp_path: Path
+) -> None:
     worker = start_worker("team/digits", "--cache-dir", str(tmp_path))
     assert worker.exit_code() == 1
     assert "team/digits cannot be fetched from the Hub" in worker.lines[-1]
@@ -164,7 +177,7 @@ def test_the_engine_follows_the_files_and_what_is_installed() -> None:
         (None, [], "tensors"),
     ],
 )
-def test_the_task_follows_the_config(config, files, task) -> None:
+def test_the_task_follows_the_config(config: JsonObject, files: dict[str, Any], task: str) -> None:
     assert detect_task(config, files) == task
 
 

@@ -10,20 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from worker_harness import tiny_models
-from worker_harness.running import WorkerProcess
+from worker_harness.running import StartWorker, WorkerProcess
 
 from moorage_worker.errors import BadInput
 from moorage_worker.faces.json_body import encode, parse_object
+from moorage_worker.json_types import JsonObject
 from moorage_worker.tensor_codec import NUMPY_TYPES, array_from_json, datatype_of, flat_json, nested_json
 
 
 @pytest.fixture(scope="module")
-def adder(start_worker, tmp_path_factory) -> WorkerProcess:
+def adder(start_worker: StartWorker, tmp_path_factory: pytest.TempPathFactory) -> WorkerProcess:
     return start_worker(tiny_models.adder(tmp_path_factory.mktemp("adder")), "--model-id", "adder").ready()
 
 
 @pytest.fixture(scope="module")
-def picker(start_worker, tmp_path_factory) -> WorkerProcess:
+def picker(start_worker: StartWorker, tmp_path_factory: pytest.TempPathFactory) -> WorkerProcess:
     return start_worker(tiny_models.picker(tmp_path_factory.mktemp("picker")), "--model-id", "picker").ready()
 
 
@@ -48,7 +49,9 @@ def test_named_lists_in_and_out(adder: WorkerProcess) -> None:
         ({"middle": [[1, 2]]}, "inputs.middle", "unknown"),
     ],
 )
-def test_a_wrong_tensor_is_refused_by_field_and_rule(adder: WorkerProcess, change, field, rule) -> None:
+def test_a_wrong_tensor_is_refused_by_field_and_rule(
+    adder: WorkerProcess, change: JsonObject, field: str, rule: str
+) -> None:
     error = adder.refused({**GOOD, **change})
     assert (error["field"], error["rule"]) == (field, rule)
 
@@ -134,7 +137,7 @@ BAD_REQUESTS = [
 
 
 @pytest.mark.parametrize(("body", "cause"), BAD_REQUESTS)
-def test_protocol_refuses_with_400_and_the_cause(adder: WorkerProcess, body, cause) -> None:
+def test_protocol_refuses_with_400_and_the_cause(adder: WorkerProcess, body: JsonObject, cause: str) -> None:
     answer = adder.post("/v2/models/adder/infer", body)
     assert answer.status_code == 400
     assert set(answer.json()) == {"error"}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from worker_harness import tiny_models
-from worker_harness.running import WorkerProcess
+from worker_harness.running import StartWorker, WorkerProcess
 
 from moorage_worker.engines.onnx.pooling import Pooling, read_pooling
 from moorage_worker.errors import LoadFailed
+from moorage_worker.json_types import Json, JsonObject
 from moorage_worker.loading import load_model
 from moorage_worker.model_folder import ModelFolder
 from moorage_worker.readiness import Readiness
@@ -20,12 +22,12 @@ TEXTS = ["good cat", "the very very bad dog", "zebra", "the the the the the the 
 
 
 @pytest.fixture(scope="module")
-def classifier(start_worker, tmp_path_factory) -> WorkerProcess:
+def classifier(start_worker: StartWorker, tmp_path_factory: pytest.TempPathFactory) -> WorkerProcess:
     return start_worker(tiny_models.text_classifier(tmp_path_factory.mktemp("classifier"))).ready()
 
 
 @pytest.fixture(scope="module")
-def embedder(start_worker, tmp_path_factory) -> WorkerProcess:
+def embedder(start_worker: StartWorker, tmp_path_factory: pytest.TempPathFactory) -> WorkerProcess:
     folder = tmp_path_factory.mktemp("embedder")
     model = tiny_models.embedder(folder, pooling={"pooling_mode_mean_tokens": True}, normalize=True)
     return start_worker(model, "--model-id", "team/tiny").ready()
@@ -71,7 +73,8 @@ def test_the_answer_names_model_time_and_version(classifier: WorkerProcess) -> N
 
 
 def reference_vector(text: str) -> np.ndarray:
-    return tiny_models.TABLE[tiny_models.ids(text)].mean(axis=0)
+    mean: np.ndarray = tiny_models.TABLE[tiny_models.ids(text)].mean(axis=0)
+    return mean
 
 
 def test_vectors_are_the_mean_of_real_tokens_scaled_to_one(embedder: WorkerProcess) -> None:
@@ -106,7 +109,9 @@ def test_a_name_with_a_slash_works_on_every_route(embedder: WorkerProcess) -> No
         (5, "inputs", "type"),
     ],
 )
-def test_wrong_texts_are_refused_by_field_and_rule(embedder: WorkerProcess, inputs, field, rule) -> None:
+def test_wrong_texts_are_refused_by_field_and_rule(
+    embedder: WorkerProcess, inputs: Json, field: str, rule: str
+) -> None:
     error = embedder.refused(inputs)
     assert (error["field"], error["rule"]) == (field, rule)
 
@@ -137,7 +142,7 @@ def test_each_pooling_mode_skips_padding(mode: str) -> None:
         ({"pooling_mode": ["mean", "cls"]}, ("mean", "cls")),
     ],
 )
-def test_pooling_settings_old_and_new(tmp_path: Path, settings, modes) -> None:
+def test_pooling_settings_old_and_new(tmp_path: Path, settings: JsonObject, modes: Any) -> None:
     (tmp_path / "1_Pooling").mkdir()
     tiny_models.write_json(tmp_path / "1_Pooling", config=settings)
     assert read_pooling(ModelFolder(tmp_path)) == Pooling(modes, normalize=False)
@@ -156,7 +161,9 @@ def test_joined_modes_lie_side_by_side() -> None:
         ({"config_sentence_transformers": {"default_prompt_name": "query"}}, "prompt"),
     ],
 )
-def test_what_the_engine_does_not_do_is_refused_at_load(tmp_path: Path, files, cause) -> None:
+def test_what_the_engine_does_not_do_is_refused_at_load(
+    tmp_path: Path, files: dict[str, Any], cause: str
+) -> None:
     tiny_models.write_json(tmp_path, **files)
     with pytest.raises(LoadFailed, match=cause):
         read_pooling(ModelFolder(tmp_path))

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +99,6 @@ class WorkerProcess:
         assert response.headers["content-type"] == "application/problem+json"
         [error] = response.json()["errors"]
         return dict(error)
+
+
+StartWorker = Callable[..., WorkerProcess]  # (model, *options, env=None), as the fixture has it
