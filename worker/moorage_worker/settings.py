@@ -36,6 +36,7 @@ class WorkerSettings:
     cache_dir: Path | None
     threads: int
     max_waiting: int
+    hub_patience: float
 
 
 def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> WorkerSettings:
@@ -55,6 +56,7 @@ def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> WorkerSet
         cache_dir=args.cache_dir,
         threads=args.threads,
         max_waiting=args.max_waiting,
+        hub_patience=args.hub_patience,
     )
 
 
@@ -81,6 +83,12 @@ def _parser(default_threads: int) -> argparse.ArgumentParser:
         type=_WholeNumber(0, 100_000),
         default=128,
         help="requests that may wait for a thread before the next is answered 503",
+    )
+    parser.add_argument(
+        "--hub-patience",
+        type=_WholeNumber(0, 86_400),
+        default=600,
+        help="seconds to go on trying while the Hub cannot be reached",
     )
     return parser
 

@@ -21,6 +21,8 @@ from moorage_worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between tries while the Hub cannot be reached
+
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
@@ -47,10 +49,20 @@ def _fetch_from_hub(settings: WorkerSettings) -> LocalModel:
     from httpx2 import HTTPError
     from huggingface_hub.errors import HFValidationError, RevisionResolutionError
 
-    try:
-        return _download(settings)
-    except (OSError, HTTPError, HFValidationError, RevisionResolutionError) as error:
-        raise LoadFailed(_hub_cause(error, settings)) from error
+    give_up_at, pause = time.monotonic() + settings.hub_patience, FIRST_PAUSE
+    while True:
+        try:
+            return _download(settings)
+        except (OSError, HTTPError, HFValidationError, RevisionResolutionError) as error:
+            cause = _refusal(error, settings)
+            if cause is not None:
+                raise LoadFailed(cause) from error
+            cause = f"{_name(settings)} cannot be fetched from the Hub: {cause_line(error)}"
+            if time.monotonic() + pause > give_up_at:
+                raise LoadFailed(cause) from error
+            log.warning("%s; trying again in %.0f s", cause, pause)
+        time.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)
 
 
 def _download(settings: WorkerSettings) -> LocalModel:
@@ -91,11 +103,15 @@ def _list_files(settings: WorkerSettings, commit: str) -> Collection[str]:
         return {entry.path for entry in tree if isinstance(entry, RepoFile)}
 
 
-def _hub_cause(error: Exception, settings: WorkerSettings) -> str:
+def _name(settings: WorkerSettings) -> str:
+    return f"{settings.model} at revision {settings.revision}" if settings.revision else settings.model
+
+
+def _refusal(error: Exception, settings: WorkerSettings) -> str | None:
+    """What the Hub said for good, in words; None for trouble that may pass."""
     from huggingface_hub import errors
 
-    at = f" at revision {settings.revision}" if settings.revision else ""
-    model = f"{settings.model}{at}"
+    model = _name(settings)
     causes: list[tuple[type[Exception], str]] = [
         # The order matters: a gated repository is a kind of repository that is not found.
         (errors.GatedRepoError, f"{model} is gated: ask for access on its page and set HF_TOKEN"),
@@ -107,7 +123,4 @@ def _hub_cause(error: Exception, settings: WorkerSettings) -> str:
         (errors.RevisionNotFoundError, f"{settings.model} has no revision {settings.revision}"),
         (errors.HFValidationError, f"{settings.model!r} is neither a folder nor a valid repository id"),
     ]
-    for kind, cause in causes:
-        if isinstance(error, kind):
-            return cause
-    return f"{model} cannot be fetched from the Hub: {cause_line(error)}"
+    return next((cause for kind, cause in causes if isinstance(error, kind)), None)

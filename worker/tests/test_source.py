@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,9 +118,19 @@ def test_each_refusal_of_the_hub_has_its_own_cause(start: StartWorker) -> None:
 def test_an_unreachable_hub_with_nothing_cached_is_the_cause(
     start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    worker = start_worker("team/digits", "--cache-dir", str(tmp_path))
+    worker = start_worker("team/digits", "--cache-dir", str(tmp_path), "--hub-patience", "0")
     assert worker.exit_code() == 1
     assert "team/digits cannot be fetched from the Hub" in worker.lines[-1]
+
+
+def test_a_hub_that_comes_back_is_waited_for(tmp_path: Path, start_worker: StartWorker) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    cache = ("--cache-dir", str(tmp_path / "cache"))
+    worker = start_worker("team/digits", *cache, env={"HF_ENDPOINT": f"http://127.0.0.1:{port}"})
+    worker.wait_for_line("trying again in 1 s")
+    with Hub({"team/digits": DIGITS}, port=port).serving():
+        worker.ready()
 
 
 MINI_LM = [

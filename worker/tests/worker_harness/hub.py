@@ -16,8 +16,9 @@ COMMIT = "c0ffee" + "0" * 34
 class Hub:
     """What it serves and has sent, and two switches: files held back, and transfers cut after some bytes."""
 
-    def __init__(self, repositories: dict[str, Path]) -> None:
+    def __init__(self, repositories: dict[str, Path], port: int = 0) -> None:
         self.repositories = repositories
+        self._port = port
         self.sent: list[str] = []
         self.let_files_through = threading.Event()
         self.let_files_through.set()
@@ -28,7 +29,7 @@ class Hub:
 
     @contextmanager
     def serving(self) -> Iterator[Hub]:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        server = ThreadingHTTPServer(("127.0.0.1", self._port), type("Handler", (_Handler,), {"hub": self}))
         server.daemon_threads = True
         self.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
