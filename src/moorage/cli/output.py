@@ -32,6 +32,18 @@ def _console(stream: TextIO) -> Console:
     return _Console(file=stream, highlight=False, width=width)
 
 
+def _print(console: Console, part: RenderableType) -> None:
+    """Text keeps its lines, since a key or a URL that is broken in two is of no use; a table may wrap."""
+    console.print(part, soft_wrap=isinstance(part, Text))
+
+
+def reader_gone() -> int:
+    """Standard output has no reader any more: what is still buffered goes nowhere. The exit code for it is
+    that of a process that SIGPIPE ended."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+
+
 class Output:
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
@@ -49,24 +61,24 @@ class Output:
             self._write(json.dumps(document, ensure_ascii=False, indent=2))
             return
         for part in shown:
-            self._results.print(part)
+            _print(self._results, part)
 
     def line(self, document: Any, shown: RenderableType) -> None:
         """One of many results, told as it comes: JSON Lines with --json."""
         if self.as_json:
             self._write(json.dumps(document, ensure_ascii=False))
         else:
-            self._results.print(shown)
+            _print(self._results, shown)
 
     def note(self, text: RenderableType) -> None:
-        self.notes.print(text)
+        _print(self.notes, text)
 
     def problem(self, error: CliError) -> None:
         """On standard error in words; with --json also on standard output, as a problem document."""
         if self.as_json:
             self._write(json.dumps(error.document, ensure_ascii=False, indent=2))
         for text in problem_lines(error.document):
-            self.notes.print(text)
+            _print(self.notes, text)
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text + "\n")

@@ -17,7 +17,7 @@ import typer
 from moorage.cli.client import MoorageClient
 from moorage.cli.failures import CliError, Usage
 from moorage.cli.local_access import LocalAccess
-from moorage.cli.output import Output
+from moorage.cli.output import Output, reader_gone
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 _PANEL = "Service"
@@ -75,6 +75,8 @@ def reported(out: Output) -> Iterator[None]:
     except CliError as error:
         out.problem(error)
         raise typer.Exit(error.exit_code) from error
+    except BrokenPipeError as error:
+        raise typer.Exit(reader_gone()) from error
 
 
 def connection(url: str | None, key: str | None) -> tuple[str, str | None]:
@@ -83,4 +85,7 @@ def connection(url: str | None, key: str | None) -> tuple[str, str | None]:
     url = (url or (local.url if local else None) or DEFAULT_URL).rstrip("/")
     if not url.startswith(("http://", "https://")):
         raise Usage(f"{url!r} is no URL of a service.", "Write it with http:// or https://.")
-    return url, key or (local.key_for(url) if local else None)
+    key = (key or "").strip() or (local.key_for(url) if local else None)
+    if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+        raise Usage("The key is not of the form of a key.", "It is one word; look at MOORAGE_KEY.")
+    return url, key
