@@ -15,7 +15,6 @@ from pathlib import Path
 
 from moorage_managed.limits import Limits, group_key, impose
 from moorage_managed.log_files import LogWriter
-from moorage_managed.ports import LoopbackPorts
 from moorage_managed.probe import Probe
 from moorage_managed.processes import (
     MARK_VARIABLE,
@@ -30,6 +29,7 @@ from moorage_managed.restarts import Crashes, GiveUp, after_crash
 from moorage_managed.snapshot import ReplicaSnapshot
 from moorage_managed.spawn import start
 from moorage_managed.spec import EndpointSpec
+from moorage_managed.tcp_ports import LoopbackPorts
 
 FIRST_PROBE = 0.04
 STARTING_PROBE = 0.05

@@ -22,12 +22,12 @@ from moorage_managed.announce import announce
 from moorage_managed.folders import DataFolder, EndpointFolder, write_whole
 from moorage_managed.leftovers import kill_leftovers
 from moorage_managed.log_files import LogWriter
-from moorage_managed.ports import LoopbackPorts
 from moorage_managed.processes import ProcessId
 from moorage_managed.replica import Replica, Surroundings
 from moorage_managed.snapshot import Snapshot
 from moorage_managed.spawn import adopt_grandchildren
 from moorage_managed.spec import EndpointSpec
+from moorage_managed.tcp_ports import LoopbackPorts
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 

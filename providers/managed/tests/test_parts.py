@@ -23,13 +23,13 @@ from moorage_managed.limits import process_limits
 from moorage_managed.log_files import GENERATIONS, SUPERVISOR, LogWriter, read_since, read_tail
 from moorage_managed.machine import parse_meminfo
 from moorage_managed.offers import Market, make_offers
-from moorage_managed.ports import LoopbackPorts
 from moorage_managed.probe import Answer, read_answer
 from moorage_managed.processes import ProcessId
 from moorage_managed.restarts import CRASHES_IN_A_ROW, Crashes, GiveUp, StartAgain, after_crash
 from moorage_managed.settings import LocalSettings
 from moorage_managed.snapshot import ReplicaSnapshot, Snapshot
 from moorage_managed.spec import EndpointSpec
+from moorage_managed.tcp_ports import LoopbackPorts
 
 GB = 10**9
 

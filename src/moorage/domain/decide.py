@@ -37,7 +37,7 @@ class Patience:
 
     ready_timeout: float = 900.0  # from the endpoint's creation until it answers
     loading_look: float = 5.0  # between looks while loading, where no signal comes
-    ready_look: float = 30.0  # between looks at what serves, where no signal comes
+    ready_look: float = 60.0  # between looks at what serves, where no signal comes
 
 
 @dataclass(frozen=True, slots=True)
