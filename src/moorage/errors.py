@@ -79,6 +79,10 @@ class NotFound(Problem):
     status, code, title = 404, "not_found", "Not found"
 
 
+class MethodNotAllowed(Problem):
+    status, code, title = 405, "method_not_allowed", "Method not allowed"
+
+
 class Clash(Problem):
     """The request contradicts what is stored (a taken name, a reused idempotency key)."""
 
@@ -87,6 +91,10 @@ class Clash(Problem):
 
 class TooLarge(Problem):
     status, code, title = 413, "body_too_large", "Body too large"
+
+
+class UnsupportedMediaType(Problem):
+    status, code, title = 415, "unsupported_media_type", "Unsupported media type"
 
 
 class TooManyRequests(Problem):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any  # an OpenAPI document is untyped JSON
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -13,6 +13,7 @@ from moorage.api import deployments, identity, infer, problems, webhooks
 from moorage.api.context import Services
 from moorage.api.json import as_json
 from moorage.api.limits import BodyLimit
+from moorage.api.query import known_query
 
 _ABOUT = """Deploys a model to the cheapest compute it fits on, waits until it answers, and looks after it.
 
@@ -34,9 +35,13 @@ async def alive(_: Request) -> Response:
 
 
 def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
-    app = FastAPI(title="Moorage", version=__version__, description=_ABOUT, redoc_url=None)
+    app = FastAPI(
+        title="Moorage", version=__version__, description=_ABOUT, redoc_url=None, redirect_slashes=False
+    )
     app.state.services = services
-    for router in (deployments.router, infer.router, webhooks.router, identity.router, health):
+    for router in (deployments.router, webhooks.router, identity.router):
+        app.include_router(router, dependencies=[Depends(known_query)])
+    for router in (infer.router, identity.sign_in, health):
         app.include_router(router)
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes)

@@ -39,7 +39,7 @@ _STREAM = {"text/event-stream": {"schema": {"type": "string", "description": "Se
     status_code=202,
     response_model=Accepted,
     summary="Deploy a model",
-    responses=responses(400, 403, 409, 413, 422, 503),
+    responses=responses(400, 403, 409, 413, 415, 422, 503),
 )
 async def create(
     request: Request, caller: Caller, body: DeploymentRequest, idempotency_key: IdempotencyKey = None
@@ -57,7 +57,7 @@ async def create(
     "/plan",
     response_model=PlanDocument,
     summary="Explain where a model would run, and why",
-    responses=responses(400, 403, 413, 422, 503),
+    responses=responses(400, 403, 413, 415, 422, 503),
 )
 async def plan(request: Request, caller: Caller, body: DeploymentRequest) -> Response:
     """The estimate's arithmetic, the ladder of offers with prices, and for each offer refused why, and the

@@ -17,6 +17,7 @@ from moorage.domain.identity import ApiKey, Role
 from moorage.domain.view import instant
 from moorage.ports import Write
 
+sign_in = APIRouter(tags=["identity"])  # needs no token
 router = APIRouter(tags=["identity"])
 
 KEY_ID = "key_27k4m6q2x5y3zj7abcdefghijk"
@@ -66,17 +67,17 @@ class KeyList(BaseModel):
     items: list[KeyDocument]
 
 
-@router.post(
+@sign_in.post(
     "/auth/token",
     response_model=Token,
     summary="Sign in with a password",
-    responses=responses(400, 413, 422, 429),
+    responses=responses(400, 413, 415, 422, 429),
 )
 async def token(request: Request, body: Credentials) -> Response:
     """A token for the `Authorization` header. Failed tries are limited by user name and address."""
     address = request.client.host if request.client else "unknown"
-    signed_in = await services(request).identity.sign_in(body.username, body.password, address)
-    return as_json({"token": signed_in.token, "expires_at": instant(signed_in.expires_at)})
+    found = await services(request).identity.sign_in(body.username, body.password, address)
+    return as_json({"token": found.token, "expires_at": instant(found.expires_at)})
 
 
 @router.post(
@@ -84,7 +85,7 @@ async def token(request: Request, body: Credentials) -> Response:
     status_code=201,
     response_model=NewKeyDocument,
     summary="Make an API key",
-    responses=responses(400, 403, 409, 413, 422),
+    responses=responses(400, 403, 409, 413, 415, 422),
 )
 async def create_key(
     request: Request, caller: Caller, body: NewKeyRequest, idempotency_key: IdempotencyKey = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moorage.api.problems import response
@@ -22,26 +24,28 @@ class BodyLimit:
                 await self._refuse(scope, receive, send)
                 return
         read = 0
-        started = False
+        exceeded = started = False
 
         async def bounded() -> Message:
-            nonlocal read
+            nonlocal read, exceeded
             message = await receive()
             read += len(message.get("body", b""))
             if read > self._max:
+                exceeded = True
                 raise _Exceeded
             return message
 
         async def watched(message: Message) -> None:
             nonlocal started
-            started = True
-            await send(message)
+            if not exceeded:
+                started = True
+                await send(message)
 
-        try:
+        # The framework takes an error while reading for a broken body: its answer is dropped.
+        with contextlib.suppress(_Exceeded):
             await self._app(scope, bounded, watched)
-        except _Exceeded:
-            if not started:
-                await self._refuse(scope, receive, send)
+        if exceeded and not started:
+            await self._refuse(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         message = f"The body is at most {self._max} bytes."

@@ -6,9 +6,8 @@ and with the same care as our own: which field, which rule, what to do.
 
 from __future__ import annotations
 
-import difflib
+import json
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any  # pydantic's error dictionaries are untyped
 
 import structlog
@@ -16,13 +15,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
+from starlette.routing import Match
 
+from moorage.api.field_errors import problem_of
 from moorage.errors import (
     Clash,
-    FieldError,
-    Invalid,
     Malformed,
+    MethodNotAllowed,
     NotFound,
     Problem,
     StaleWrite,
@@ -33,6 +33,8 @@ from moorage.services.authentication import challenge
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+ERRORS_TOLD = 20  # a body may break a rule in each of its bytes; nobody reads more, and each costs time
+LONGEST_NAME = 64  # of a field that the caller made up
 
 
 class FieldProblem(BaseModel):
@@ -100,29 +102,35 @@ def response(problem: Problem) -> Response:
         headers["retry-after"] = str(math.ceil(problem.retry_after))
     if isinstance(problem, Unauthenticated):
         headers["www-authenticate"] = challenge(problem)
-    return JSONResponse(document(problem), problem.status, headers, MEDIA_TYPE)
+    # What the caller sent is quoted, and may hold half of a surrogate pair, which has no UTF-8.
+    body = json.dumps(document(problem), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return Response(body, problem.status, headers, MEDIA_TYPE)
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What a route may answer besides success, for the OpenAPI document. Every route has 401, 413 and 422."""
+    """What a route may answer besides success, for the OpenAPI document. Every route with a caller
+    has 401 and 422."""
     return {
         status: {
             "description": _DESCRIPTIONS[status],
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
         }
-        for status in sorted({401, *statuses})
+        for status in sorted({401, 422, *statuses})
     }
 
 
 _DESCRIPTIONS = {
-    400: "The body is not JSON, or not what its content type says.",
+    400: "The body is not JSON.",
     401: "No valid bearer token.",
     403: "The token's role may not do this.",
     404: "Nothing of that name in your organization.",
     409: "It contradicts what is stored.",
+    408: "The body did not arrive in time.",
     413: "The body is larger than the service takes.",
+    415: "The body is JSON, and must say so in Content-Type.",
     422: "A field breaks a rule; `errors` names both.",
     429: "Too many; wait for Retry-After.",
+    500: "The model failed while it worked on the request.",
     502: "The model's endpoint failed.",
     503: "Not now; see Retry-After.",
     504: "The model's endpoint did not answer in time.",
@@ -149,22 +157,22 @@ def _on_stale(_: Request, error: Exception) -> Response:
 
 def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    errors = error.errors()
-    for e in errors:
-        if e["type"] == "json_invalid":
-            reason = e.get("ctx", {}).get("error", "unreadable")
-            return response(
-                Malformed.at("body", "json", f"The body is not JSON: {reason}.", code="invalid_json")
-            )
-    known = _known_fields(request)
-    told = tuple(_field_error(e, known) for e in errors)
-    return response(Invalid("; ".join(f"{e.field}: {e.message}" for e in told), errors=told))
+    return response(problem_of(request, error.errors()))
 
 
 def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if error.status_code == 404:
-        return response(NotFound(f"There is no route {request.url.path}.", code="no_such_route"))
+    match error.status_code:
+        case 404:
+            return response(NotFound(f"There is no route {request.url.path}.", code="no_such_route"))
+        case 405:
+            allowed = _allowed_methods(request)
+            answer = response(MethodNotAllowed(f"{request.url.path} takes {allowed}, not {request.method}."))
+            answer.headers["allow"] = allowed
+            return answer
+        case 400:  # the framework could not read the body: nested too deep, a number too long
+            message = "The body is not JSON that can be read."
+            return response(Malformed.at("body", "json", message, code="invalid_json"))
     problem = Problem(str(error.detail), code=f"http_{error.status_code}")
     problem.status, problem.title = error.status_code, str(error.detail)
     answer = response(problem)
@@ -172,52 +180,16 @@ def _on_http(request: Request, error: Exception) -> Response:
     return answer
 
 
+def _allowed_methods(request: Request) -> str:
+    """Of all routes with this path; the framework names only those of the first."""
+    routes = request.app.router.routes
+    return ", ".join(
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    )
+
+
 def _on_bug(request: Request, error: Exception) -> Response:
     log.error("api.bug", path=request.url.path, exc_info=error)
     return response(Problem("The service has a bug; its log has the cause."))
-
-
-# Fields of the seeds that arrive with later issues: refused by name, so that nobody believes they work.
-LATER = {
-    "cache_scope": "model caches",
-    "user_s3_url": "model caches",
-    "user_aws_access_key_id": "model caches",
-    "user_aws_secret_access_key": "model caches",
-    "user_aws_endpoint_url": "model caches",
-    "workers_min": "RunPod",
-    "workers_max": "RunPod",
-    "idle_timeout": "RunPod",
-    "flashboot": "RunPod",
-    "network_volumes": "RunPod",
-    "data_centers": "RunPod",
-    "execution_timeout": "RunPod",
-    "cluster": "your own clusters",
-    "nodegroups": "your own clusters",
-    "autoscale_config": "autoscaling",
-    "scale_to_zero_enabled": "sleep and wake",
-    "hibernation": "sleep and wake",
-}
-
-
-def _field_error(error: Mapping[str, Any], known: Sequence[str]) -> FieldError:
-    location = error["loc"]
-    field = ".".join(str(part) for part in location)
-    if error["type"] == "extra_forbidden":
-        name = str(location[-1])
-        if name in LATER:
-            return FieldError(
-                field, "not_available_yet", f"{name} comes with {LATER[name]}, which is not there yet."
-            )
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        return FieldError(field, "unknown_field", f"There is no field {name}.{hint}")
-    return FieldError(field, str(error["type"]), str(error["msg"]))
-
-
-def _known_fields(request: Request) -> Sequence[str]:
-    """The field names of the body model of the route that refused."""
-    route = request.scope.get("route")
-    body = getattr(route, "body_field", None)
-    info = getattr(body, "field_info", None)
-    model = getattr(info, "annotation", None)
-    return tuple(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else ()

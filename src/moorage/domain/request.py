@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 from moorage.domain.compute import PlacementPolicy
 from moorage.domain.model import ContainerImage, HubModel, Source
@@ -17,6 +18,7 @@ MAX_REPLICAS = 100
 MAX_ENV_BYTES = 32 * 1024
 MIN_DEADLINE_SECONDS = 1.0
 MAX_DEADLINE_SECONDS = 7 * 86400.0
+ERRORS_TOLD = 20
 
 _REPO_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 REPO_ID = re.compile(rf"{_REPO_PART}(?:/{_REPO_PART})?")
@@ -28,6 +30,8 @@ IMAGE = re.compile(
 )
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{1,61}[a-z0-9])")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+TOKEN = re.compile(r"[\x21-\x7e]{1,256}")  # it travels in a header
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,8 @@ class NewDeployment:
 
 
 def broken_rules(request: NewDeployment) -> tuple[FieldError, ...]:
-    """Every rule that the request breaks by itself, without asking anybody."""
-    return tuple(error for rule in _RULES for error in rule(request))
+    """The rules that the request breaks by itself, without asking anybody; at most ERRORS_TOLD of them."""
+    return tuple(islice(chain.from_iterable(rule(request) for rule in _RULES), ERRORS_TOLD))
 
 
 def _error(name: str, rule: str, message: str) -> FieldError:
@@ -121,6 +125,17 @@ def _well_formed(request: NewDeployment) -> Iterator[FieldError]:
         )
 
 
+def _plain_text(request: NewDeployment) -> Iterator[FieldError]:
+    for name in ("provider", "gpu_tier", "region", "task"):
+        value = getattr(request, name)
+        if value is not None and not value.isprintable():
+            yield _error(name, "printable", f"{name} holds a character that cannot be printed.")
+    if request.hf_token is not None and not TOKEN.fullmatch(request.hf_token):
+        yield _error(
+            "hf_token", "token", "A token has 1 to 256 visible ASCII characters, without a space or newline."
+        )
+
+
 def _replicas(request: NewDeployment) -> Iterator[FieldError]:
     for name in ("min_replicas", "max_replicas"):
         value = getattr(request, name)
@@ -152,16 +167,21 @@ def _environment(request: NewDeployment) -> Iterator[FieldError]:
     for name in request.env:
         if not ENV_NAME.fullmatch(name):
             yield _error(
-                f"env.{name[:64]}", "env_name", "A name has letters, digits and '_', no digit first."
+                f"env.{name[:64]}",
+                "env_name",
+                "A name has at most 128 letters, digits and '_', no digit first.",
             )
         elif name.upper().startswith("MOORAGE_"):
             yield _error(
                 f"env.{name}", "env_reserved", "Names that begin with MOORAGE_ are the service's own."
             )
     for name, value in request.env.items():
-        if "\x00" in value:
-            yield _error(f"env.{name[:64]}", "env_value", "A value cannot hold a NUL character.")
-    if sum(len(k) + len(v.encode()) for k, v in request.env.items()) > MAX_ENV_BYTES:
+        if "\x00" in value or _SURROGATE.search(value):
+            yield _error(
+                f"env.{name[:64]}", "env_value", "A value cannot hold a NUL or half of a surrogate pair."
+            )
+    size = sum(len(text.encode(errors="replace")) for item in request.env.items() for text in item)
+    if size > MAX_ENV_BYTES:
         yield _error("env", "env_size", f"All names and values together are at most {MAX_ENV_BYTES} bytes.")
 
 
@@ -169,6 +189,7 @@ _RULES: tuple[Callable[[NewDeployment], Iterator[FieldError]], ...] = (
     _one_source,
     _uploads_come_later,
     _well_formed,
+    _plain_text,
     _replicas,
     _positive,
     _environment,
