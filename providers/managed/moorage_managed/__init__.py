@@ -8,14 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from moorage.ports import Provider, ProviderConfig
+    from moorage.ports import ProviderConfig
+    from moorage_managed.local import LocalProvider
 
 __all__ = ["provider"]
 
 DRIVER_VARIABLE = "MOORAGE_MANAGED_DRIVER"
 
 
-def provider(config: ProviderConfig) -> Provider:
+def provider(config: ProviderConfig) -> LocalProvider:
     """The entry point `moorage.providers`. Raises ValueError for a setting that cannot be kept."""
     driver = config.environ.get(DRIVER_VARIABLE) or "local"
     if driver != "local":

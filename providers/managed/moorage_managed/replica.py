@@ -147,7 +147,8 @@ class Replica:
     def exited(self, status: int, now: float) -> None:
         """The worker is over (but not reaped yet, so that its group's number is still its own)."""
         self._kill_group()
-        self._how = exit_words(status)
+        if self.phase is Phase.RUNNING:  # else we ended it, and know why
+            self._how = exit_words(status)
         if self.limits is not None and self.limits.out_of_memory():
             gb = self.spec.memory_limit / 10**9
             self._how = f"ran out of memory: it may have {gb:.2f} GB ({self._how})"

@@ -19,6 +19,7 @@ from moorage.domain.model import HubModel
 from moorage.domain.observation import Observation
 from moorage.ports import Provider, ProviderConfig, RevisionPlan
 from moorage.testing.provider_contract import ProviderContract, need, until_absent
+from moorage_managed.local import LocalProvider
 from moorage_managed.processes import MARK_VARIABLE, ProcessId
 
 STUB = Path(__file__).with_name("stub_worker.py")
@@ -33,7 +34,7 @@ class House:
     environ: dict[str, str]
     providers: list[Provider] = field(default_factory=list)
 
-    def provider(self, **settings: str) -> Provider:
+    def provider(self, **settings: str) -> LocalProvider:
         config = ProviderConfig(self.data_dir, {**self.environ, **settings}, "http://127.0.0.1:9")
         made = moorage_managed.provider(config)
         self.providers.append(made)
