@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any  # an OpenAPI document is untyped JSON
 
 from fastapi import APIRouter, Depends, FastAPI, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from moorage import __version__
@@ -24,8 +24,9 @@ health = APIRouter(tags=["operations"])
 
 
 class Health(BaseModel):
-    status: str = Field(examples=["ok"])
-    version: str = Field(examples=[__version__])
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok", "version": __version__}]})
+    status: str
+    version: str
 
 
 @health.get("/health", response_model=Health, summary="Is the service alive?")
@@ -49,9 +50,10 @@ def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
 
     def openapi() -> dict[str, Any]:
         document = generate()
-        schema = problems.ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
         parts = document.setdefault("components", {}).setdefault("schemas", {})
-        parts |= schema.pop("$defs", {}) | {"ProblemDocument": schema}
+        for model in (problems.ProblemDocument, infer.InferRequest):  # named by hand, not by a signature
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            parts |= schema.pop("$defs", {}) | {model.__name__: schema}
         for unused in ("HTTPValidationError", "ValidationError"):
             parts.pop(unused, None)
         return document

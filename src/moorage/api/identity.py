@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any  # examples are untyped JSON
 
 import orjson
 from fastapi import APIRouter, Path, Request
@@ -49,21 +49,35 @@ class NewKeyRequest(BaseModel):
     role: Role = Role.DEPLOYER
 
 
+KEY: dict[str, Any] = {
+    "id": KEY_ID,
+    "name": "ci",
+    "role": "deployer",
+    "hint": "mrg_Zx3k",
+    "created_at": "2026-11-21T09:00:00.000000Z",
+    "created_by": "usr_27k4m6q2x5y3zj7abcdefghijk",
+    "revoked_at": None,
+}
+
+
 class KeyDocument(BaseModel):
-    id: str = Field(examples=[KEY_ID])
-    name: str = Field(examples=["ci"])
+    model_config = ConfigDict(json_schema_extra={"examples": [KEY]})
+    id: str
+    name: str
     role: Role
-    hint: str = Field(description="How the key begins.", examples=["mrg_Zx3k"])
+    hint: str = Field(description="How the key begins.")
     created_at: str
     created_by: str
     revoked_at: str | None
 
 
 class NewKeyDocument(KeyDocument):
-    key: str = Field(description="Shown this once.", examples=["mrg_Zx3k…"])
+    model_config = ConfigDict(json_schema_extra={"examples": [{**KEY, "key": "mrg_Zx3k…"}]})
+    key: str = Field(description="Shown this once.")
 
 
 class KeyList(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [KEY]}]})
     items: list[KeyDocument]
 
 

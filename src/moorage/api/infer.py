@@ -17,9 +17,8 @@ router = APIRouter(prefix="/v1/models", tags=["inference"])
 
 
 class InferRequest(BaseModel):
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"inputs": "A most agreeable harbour.", "parameters": {}}]}
-    )
+    """What most models of the worker take. The gateway passes any body on as it is; the model judges it."""
+
     inputs: Any = Field(description="What the model takes.")
     parameters: dict[str, Any] = Field(default_factory=dict)
 
@@ -42,17 +41,30 @@ class InferAnswer(BaseModel):
     metadata: dict[str, Any]
 
 
+_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {"$ref": "#/components/schemas/InferRequest"},
+            "example": {"inputs": "A most agreeable harbour.", "parameters": {}},
+        },
+        "*/*": {"schema": {}},
+    },
+}
+
+
 @router.post(
     "/{model:path}/infer",
     response_model=InferAnswer,
     summary="Send a request to a model",
-    responses=responses(400, 403, 404, 413, 422, 502, 503, 504),
+    responses=responses(400, 403, 404, 408, 413, 500, 502, 503, 504),
+    openapi_extra={"requestBody": _BODY},
 )
 async def infer(
     _: Request,
     caller: Caller,
     model: Annotated[str, Path(description="Deployment id, deployment name, or the model's own id.")],
-    body: InferRequest,
 ) -> Response:
-    """Forwarded to a replica as it is, and streamed back. The body's form is the model's own."""
+    """Forwarded to a replica as it is, and streamed back. The body's form is the model's own; so are 400, 422
+    and 500."""
     raise Unavailable("The gateway of this service runs elsewhere.", code="gateway_elsewhere")

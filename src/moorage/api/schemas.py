@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any  # examples are untyped JSON
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -108,54 +108,50 @@ class Cost(BaseModel):
     currency: str
 
 
+DEPLOYMENT: dict[str, Any] = {
+    "deployment_id": DEPLOYMENT_ID,
+    "name": "digits-ghijk2",
+    "status": "ready",
+    "conditions": [
+        {
+            "type": "Serving",
+            "status": "true",
+            "reason": "AllReplicas",
+            "message": "It answers.",
+            "since": "2026-11-21T09:00:04.120000Z",
+        }
+    ],
+    "provider": "managed",
+    "hf_model_id": "moorage/digits",
+    "model_id": None,
+    "container_image": None,
+    "revision": "0123456789abcdef0123456789abcdef01234567",
+    "task": "image-classification",
+    "runtime": "onnx",
+    "endpoint_url": f"http://127.0.0.1:8080/v1/models/{DEPLOYMENT_ID}/infer",
+    "gpu_allocated": None,
+    "gpu_count": 0,
+    "region": None,
+    "price_per_hour": 0.05,
+    "cost": {"accrued": 0.00004, "currency": "USD"},
+    "replicas": {"desired": 1, "ready": 1},
+    "estimate": {
+        "total_bytes": 220_000_000,
+        "min_vram_gb": 1.0,
+        "items": [{"name": "weights", "bytes": 40_000, "how": "size of onnx/model.onnx"}],
+    },
+    "error": None,
+    "attempts": 1,
+    "phase_durations": {"validating": 0.02, "loading_model": 1.1, "ready": 2.0},
+    "env": [],
+    "user_webhook_url": None,
+    "created_at": "2026-11-21T09:00:03.000000Z",
+    "ready_at": "2026-11-21T09:00:04.120000Z",
+}
+
+
 class DeploymentDocument(BaseModel):
-    model_config = ConfigDict(
-        protected_namespaces=(),
-        json_schema_extra={
-            "examples": [
-                {
-                    "deployment_id": DEPLOYMENT_ID,
-                    "name": "digits-ghijk2",
-                    "status": "ready",
-                    "conditions": [
-                        {
-                            "type": "Serving",
-                            "status": "true",
-                            "reason": "AllReplicas",
-                            "message": "It answers.",
-                            "since": "2026-11-21T09:00:04.120000Z",
-                        }
-                    ],
-                    "provider": "managed",
-                    "hf_model_id": "moorage/digits",
-                    "model_id": None,
-                    "container_image": None,
-                    "revision": "0123456789abcdef0123456789abcdef01234567",
-                    "task": "image-classification",
-                    "runtime": "onnx",
-                    "endpoint_url": f"http://127.0.0.1:8080/v1/models/{DEPLOYMENT_ID}/infer",
-                    "gpu_allocated": None,
-                    "gpu_count": 0,
-                    "region": None,
-                    "price_per_hour": 0.05,
-                    "cost": {"accrued": 0.00004, "currency": "USD"},
-                    "replicas": {"desired": 1, "ready": 1},
-                    "estimate": {
-                        "total_bytes": 220_000_000,
-                        "min_vram_gb": 1.0,
-                        "items": [{"name": "weights", "bytes": 40_000, "how": "size of onnx/model.onnx"}],
-                    },
-                    "error": None,
-                    "attempts": 1,
-                    "phase_durations": {"validating": 0.02, "loading_model": 1.1, "ready": 2.0},
-                    "env": [],
-                    "user_webhook_url": None,
-                    "created_at": "2026-11-21T09:00:03.000000Z",
-                    "ready_at": "2026-11-21T09:00:04.120000Z",
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(protected_namespaces=(), json_schema_extra={"examples": [DEPLOYMENT]})
     deployment_id: str
     name: str
     status: str
@@ -185,6 +181,9 @@ class DeploymentDocument(BaseModel):
 
 
 class DeploymentList(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"items": [DEPLOYMENT], "next_cursor": None}]},
+    )
     items: list[DeploymentDocument]
     next_cursor: str | None = Field(description="For the next page; null on the last.")
 
@@ -259,7 +258,29 @@ class EventDocument(BaseModel):
     data: dict[str, str | int | float | bool | None]
 
 
+EVENT_ID = "evt_27k4m6q2x5y3zj7abcdefghijk"
+
+
 class EventList(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "items": [
+                        {
+                            "id": EVENT_ID,
+                            "type": "deployment.ready",
+                            "at": "2026-11-21T09:00:04.120000Z",
+                            "actor": "engine",
+                            "message": "It answers.",
+                            "data": {"provider": "managed", "price_per_hour": 0.05},
+                        }
+                    ],
+                    "next_after": EVENT_ID,
+                }
+            ]
+        }
+    )
     items: list[EventDocument]
     next_after: str | None = Field(description="Give it as `after` to read on.")
 
@@ -271,4 +292,11 @@ class LogLineDocument(BaseModel):
 
 
 class LogList(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"items": [{"at": "2026-11-21T09:00:03.900000Z", "replica": "0", "text": "model loaded"}]}
+            ]
+        }
+    )
     items: list[LogLineDocument]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any  # examples are untyped JSON
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from moorage.api.context import Caller, IdempotencyKey, same_request, services
@@ -24,7 +24,19 @@ MESSAGE_ID = "msg_27k4m6q2x5y3zj7abcdefghijk"
 
 
 class SecretDocument(BaseModel):
-    secret: str = Field(examples=["whsec_…"])
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "secret": "whsec_…",
+                    "created_at": "2026-11-21T09:00:00.000000Z",
+                    "previous": None,
+                    "previous_expires_at": None,
+                }
+            ]
+        }
+    )
+    secret: str
     created_at: str
     previous: str | None = Field(description="Signs too, until it expires.")
     previous_expires_at: str | None
@@ -37,10 +49,24 @@ class AttemptDocument(BaseModel):
     seconds: float
 
 
+DELIVERY: dict[str, Any] = {
+    "id": MESSAGE_ID,
+    "deployment_id": "dep_27k4m6q2x5y3zj7abcdefghijk",
+    "event_type": "deployment.ready",
+    "url": "https://app.example.com/webhook",
+    "state": "delivered",
+    "failures": 0,
+    "attempts": [{"at": "2026-11-21T09:00:04.200000Z", "status": 204, "error": None, "seconds": 0.08}],
+    "next_attempt_at": None,
+    "created_at": "2026-11-21T09:00:04.120000Z",
+}
+
+
 class DeliveryDocument(BaseModel):
-    id: str = Field(description="The message's `webhook-id`.", examples=[MESSAGE_ID])
+    model_config = ConfigDict(json_schema_extra={"examples": [DELIVERY]})
+    id: str = Field(description="The message's `webhook-id`.")
     deployment_id: str
-    event_type: str = Field(examples=["deployment.ready"])
+    event_type: str
     url: str
     state: DeliveryState
     failures: int
@@ -50,6 +76,7 @@ class DeliveryDocument(BaseModel):
 
 
 class DeliveryList(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [DELIVERY], "next_cursor": None}]})
     items: list[DeliveryDocument]
     next_cursor: str | None
 
