@@ -33,8 +33,6 @@ from moorage.services.authentication import challenge
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-ERRORS_TOLD = 20  # a body may break a rule in each of its bytes; nobody reads more, and each costs time
-LONGEST_NAME = 64  # of a field that the caller made up
 
 
 class FieldProblem(BaseModel):
