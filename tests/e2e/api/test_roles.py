@@ -1,0 +1,233 @@
+"""Who may do what, route by route, and that nobody reaches into another organization.
+
+The table has a row for every route that the application's routers hold. A new route without a row fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import pkgutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any  # JSON of the API
+
+import httpx
+import pytest
+import pytest_asyncio
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+
+import moorage.api
+from moorage.domain.identity import Role
+
+from .conftest import MODEL, Api, problem, sign_in
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+DEPLOYERS = frozenset({Role.OWNER, Role.ADMIN, Role.DEPLOYER})
+READERS = DEPLOYERS | {Role.VIEWER}
+INVOKERS = DEPLOYERS | {Role.INVOKER}
+MANAGERS = frozenset({Role.OWNER, Role.ADMIN})
+ANYBODY = None  # needs no credentials at all
+
+
+@dataclass(frozen=True)
+class Case:
+    """One route: who may use it, what it answers them, and what to send."""
+
+    method: str
+    path: str
+    may: frozenset[Role] | None
+    status: int = 200
+    json: dict[str, Any] | None = None
+
+
+CASES = (
+    Case("GET", "/health", ANYBODY),
+    Case("POST", "/auth/token", ANYBODY, 401, {"username": "nobody", "password": "nothing"}),
+    Case("POST", "/v1/deployments", DEPLOYERS, 202, {"hf_model_id": MODEL}),
+    Case("POST", "/v1/deployments/plan", READERS, 200, {"hf_model_id": MODEL}),
+    Case("GET", "/v1/deployments", READERS),
+    Case("GET", "/v1/deployments/{deployment_id}", READERS),
+    Case("GET", "/v1/deployments/{deployment_id}/events", READERS),
+    Case("GET", "/v1/deployments/{deployment_id}/logs", READERS),
+    Case("DELETE", "/v1/deployments/{deployment_id}", DEPLOYERS, 204),
+    Case("POST", "/v1/models/{model:path}/infer", INVOKERS, 200, {"inputs": [1, 2, 3]}),
+    Case("GET", "/v1/webhook-secret", MANAGERS),
+    Case("POST", "/v1/webhook-secret/rotate", MANAGERS),
+    Case("GET", "/v1/deliveries", READERS),
+    Case("POST", "/v1/deliveries/{delivery_id}/resend", MANAGERS, 202),
+    Case("POST", "/v1/keys", MANAGERS, 201, {"name": "ci", "role": "viewer"}),
+    Case("GET", "/v1/keys", MANAGERS),
+    Case("DELETE", "/v1/keys/{key_id}", MANAGERS, 200),
+)
+GUARDED = tuple(case for case in CASES if case.may is not ANYBODY)
+NAMING = tuple(case for case in CASES if "{" in case.path)
+
+
+def _name(case: Case) -> str:
+    return f"{case.method} {case.path}"
+
+
+@dataclass
+class World:
+    """One service with something of each kind in it, and a client for each role."""
+
+    api: Api
+    roles: dict[Role, httpx.AsyncClient]
+    stranger: httpx.AsyncClient
+
+    async def fill(self, case: Case) -> str:
+        """The case's path with ids of the owner's organization; what is consumed is made anew."""
+        path = case.path
+        if "{deployment_id}" in path or "{model:path}" in path:
+            id_ = await self.api.deploy()
+            await self.api.until(id_, "ready")
+            path = path.replace("{deployment_id}", id_).replace("{model:path}", id_)
+        if "{delivery_id}" in path:
+            path = path.replace("{delivery_id}", await self._delivery())
+        if "{key_id}" in path:
+            made = await self.api.owner.post("/v1/keys", json={"name": "doomed", "role": "viewer"})
+            path = path.replace("{key_id}", made.json()["id"])
+        assert "{" not in path
+        return path
+
+    async def _delivery(self) -> str:
+        """One that has arrived, so that it may be sent again."""
+        api = self.api
+        id_ = await api.deploy(user_webhook_url=api.receiver.hook)
+        await api.until(id_, "ready")
+        await api.receiver.until(
+            lambda got: any(m.json["data"]["deployment_id"] == id_ for m in got if "ready" in m.json["type"])
+        )
+        async with asyncio.timeout(10):
+            while True:
+                where = {"deployment_id": id_, "state": "delivered"}
+                found = (await api.owner.get("/v1/deliveries", params=where)).json()["items"]
+                if found:
+                    return str(found[0]["id"])
+                await asyncio.sleep(0.02)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(shared: Api) -> AsyncIterator[World]:
+    roles = {role: shared.client(f"Bearer {await shared.key(role)}") for role in Role}
+    stranger = shared.client(await shared.stranger())
+    yield World(shared, roles, stranger)
+    for client in (*roles.values(), stranger):
+        await client.aclose()
+
+
+async def test_every_route_of_the_application_has_a_case() -> None:
+    """The routers are looked for in the package, not in the document: a hidden route counts too."""
+    found = set()
+    for module in pkgutil.iter_modules(moorage.api.__path__):
+        for value in vars(importlib.import_module(f"moorage.api.{module.name}")).values():
+            if isinstance(value, APIRouter):
+                routes = [route for route in value.routes if isinstance(route, APIRoute)]
+                found |= {(method, route.path) for route in routes for method in route.methods or ()}
+    assert found == {(case.method, case.path) for case in CASES}
+
+
+@pytest.mark.parametrize("case", CASES, ids=_name)
+async def test_without_credentials_only_what_is_open_answers(world: World, case: Case) -> None:
+    path = await world.fill(case)
+    async with world.api.client(None) as nobody:
+        answer = await nobody.request(case.method, path, json=case.json)
+    if case.may is ANYBODY:
+        assert answer.status_code == case.status
+    else:
+        problem(answer, 401, "missing_credentials")
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("case", GUARDED, ids=_name)
+async def test_each_role_may_do_its_own_and_no_more(world: World, case: Case, role: Role) -> None:
+    assert case.may is not None
+    path = await world.fill(case)
+    before = world.api.rows()
+    answer = await world.roles[role].request(case.method, path, json=case.json)
+    if role in case.may:
+        assert answer.status_code == case.status, answer.text
+        return
+    found = problem(answer, 403, "forbidden")
+    assert role.value in found["detail"]
+    if case.method == "DELETE":
+        assert (await world.api.owner.request(case.method, path)).status_code < 300, "it was still there"
+    elif case.method == "POST":
+        after = world.api.rows()
+        assert {t: after[t] for t in ("deployments", "api_keys")} == {
+            t: before[t] for t in ("deployments", "api_keys")
+        }
+
+
+@pytest.mark.parametrize("case", NAMING, ids=_name)
+async def test_another_organizations_id_is_nobodys(world: World, case: Case) -> None:
+    path = await world.fill(case)
+    answer = await world.stranger.request(case.method, path, json=case.json)
+    found = problem(answer, 404)
+    invented = path.replace(path.split("/")[3], "dep_invented")
+    other = await world.stranger.request(case.method, invented, json=case.json)
+    assert problem(other, 404)["code"] == found["code"], "what exists elsewhere looks like what does not"
+    again = await world.api.owner.request(case.method, path, json=case.json)
+    assert again.status_code == case.status, "and it was not touched"
+
+
+async def test_another_organization_sees_nothing_in_its_lists(world: World) -> None:
+    id_ = await world.api.deploy(name="only-mine", user_webhook_url=world.api.receiver.hook)
+    await world.api.until(id_, "ready")
+    for path in ("/v1/deployments", "/v1/deliveries", "/v1/keys"):
+        assert (await world.api.owner.get(path)).json()["items"], path
+        assert (await world.stranger.get(path)).json()["items"] == [], path
+    narrowed = await world.stranger.get("/v1/deliveries", params={"deployment_id": id_})
+    assert narrowed.json()["items"] == []
+    cursor = (await world.api.owner.get("/v1/deployments", params={"limit": 1})).json()["next_cursor"]
+    paged = await world.stranger.get("/v1/deployments", params={"cursor": cursor})
+    assert paged.json()["items"] == [], "a cursor opens no door"
+    secrets = {
+        (await c.get("/v1/webhook-secret")).json()["secret"] for c in (world.api.owner, world.stranger)
+    }
+    assert len(secrets) == 2
+
+
+@pytest.mark.parametrize("model", ["only-by-name", MODEL])
+async def test_another_organizations_model_is_not_reached_by_name(world: World, model: str) -> None:
+    if model != MODEL:
+        await world.api.until(await world.api.deploy(name=model), "ready")
+    answer = await world.stranger.post(f"/v1/models/{model}/infer", json={"inputs": [1]})
+    problem(answer, 404, "deployment_not_found")
+
+
+async def test_names_are_each_organizations_own(world: World) -> None:
+    body = {"hf_model_id": MODEL, "name": "same-name"}
+    assert (await world.api.owner.post("/v1/deployments", json=body)).status_code == 202
+    made = await world.stranger.post("/v1/deployments", json=body)
+    assert made.status_code == 202
+    gone = await world.stranger.delete(f"/v1/deployments/{made.json()['deployment_id']}")
+    assert gone.status_code == 204
+
+
+async def test_an_idempotency_key_is_each_organizations_own(world: World) -> None:
+    headers = {"idempotency-key": "the-same-in-both"}
+    body = {"name": "ci", "role": "viewer"}
+    mine = await world.api.owner.post("/v1/keys", json=body, headers=headers)
+    theirs = await world.stranger.post("/v1/keys", json=body, headers=headers)
+    assert (mine.status_code, theirs.status_code) == (201, 201)
+    assert mine.json()["key"] != theirs.json()["key"]
+    await world.stranger.delete(f"/v1/keys/{theirs.json()['id']}")
+
+
+async def test_an_admin_gives_and_takes_no_ownership(world: World) -> None:
+    admin = world.roles[Role.ADMIN]
+    problem(await admin.post("/v1/keys", json={"name": "x", "role": "owner"}), 403, "role_not_grantable")
+    owners = await world.api.owner.post("/v1/keys", json={"name": "x", "role": "owner"})
+    problem(await admin.delete(f"/v1/keys/{owners.json()['id']}"), 403, "role_not_grantable")
+
+
+async def test_a_password_opens_only_its_own_organization(world: World) -> None:
+    mine = world.api.client(await sign_in(world.api.url, "owner"))
+    async with mine:
+        items = (await mine.get("/v1/keys")).json()["items"]
+    assert items, "the owner's own keys"
+    assert (await world.stranger.get("/v1/deployments")).status_code == 200
