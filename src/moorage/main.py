@@ -311,7 +311,8 @@ async def serve_on(
 def listening(host: str, port: int) -> Iterator[socket.socket]:
     """A listening socket, so that the port is known, and taken, before anything else begins."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
+    # asyncio turns Nagle's delay off only where the protocol is named; it costs 40 ms a request otherwise.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
         sock.listen(2048)
