@@ -55,6 +55,7 @@ IdempotencyKey = Annotated[
         alias="Idempotency-Key",
         description="Repeating a request with the same key repeats its answer, and does nothing again.",
         examples=["3f1c9c6e-deploy-digits"],
+        json_schema_extra={"pattern": "^[\\x21-\\x7e]{1,255}$"},
     ),
 ]
 

@@ -179,7 +179,11 @@ def _on_http(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> str:
-    """Of all routes with this path; the framework names only those of the first."""
+    """Of all routes with this path; the framework names only those of the first. A path that the document has
+    word for word is no id of another route's."""
+    exact = request.app.openapi()["paths"].get(request.url.path)
+    if exact is not None:
+        return ", ".join(sorted(method.upper() for method in exact))
     routes = request.app.router.routes
     return ", ".join(
         method

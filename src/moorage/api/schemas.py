@@ -21,15 +21,7 @@ class DeploymentRequest(BaseModel):
         extra="forbid",
         strict=True,
         protected_namespaces=(),
-        json_schema_extra={
-            "examples": [
-                {
-                    "hf_model_id": "moorage/digits",
-                    "user_webhook_url": "https://app.example.com/webhook",
-                    "max_price_per_hour": 1.5,
-                }
-            ]
-        },
+        json_schema_extra={"examples": [{"hf_model_id": "moorage/digits", "max_price_per_hour": 1.5}]},
     )
 
     hf_model_id: Text | None = Field(None, description="A Hugging Face model, `owner/name`.")
@@ -52,7 +44,9 @@ class DeploymentRequest(BaseModel):
     task: Text | None = Field(None, description="Overrides the Hub's, such as `text-classification`.")
     context_length: int | None = Field(None, description="Tokens, for language models.")
     concurrency: int | None = Field(None, description="Requests that one replica serves at once.")
-    user_webhook_url: Url | None = Field(None, description="https; is told of every phase.")
+    user_webhook_url: Url | None = Field(
+        None, description="https, such as `https://app.example.com/hook`; is told of every phase."
+    )
     capacity_deadline_seconds: float = Field(
         1800.0, description="How long to look for compute before the deployment fails."
     )
