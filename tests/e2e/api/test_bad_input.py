@@ -7,7 +7,6 @@ each of these layers refuses something, and a user cannot tell which one did.
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -24,34 +23,12 @@ from moorage.domain.identity import Principal, Role
 from moorage.testing.hub import Fault
 from moorage.testing.provider import cpu_offer
 
-from .conftest import DIGITS, MODEL, Api
+from .conftest import DIGITS, MODEL, Api, problem
 
 DEPLOYMENTS = "/v1/deployments"
 JSON = {"content-type": "application/json"}
 KEY = {"idempotency-key": "refused-request"}
 Body = dict[str, Any]
-
-
-def stored(api: Api) -> dict[str, int]:
-    """Rows in each table that a request may write to, read from the database itself."""
-    tables = ("deployments", "events", "deliveries", "idempotency_records", "receivers", "api_keys")
-    file = api.service.settings.data_dir / "moorage.db"
-    with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as found:
-        counts = {table: found.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}
-    found.close()
-    return counts
-
-
-def problem(answer: httpx.Response, status: int) -> Body:
-    """The problem document, held to RFC 9457 and to what Moorage promises of every one."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    found: Body = answer.json()
-    assert found["status"] == status
-    assert found["type"] == f"urn:moorage:problem:{found['code']}"
-    assert found["title"]
-    assert found["detail"]
-    return found
 
 
 def faults(found: Body) -> set[tuple[str, str]]:
@@ -176,14 +153,14 @@ BROKEN: list[tuple[str, Body, str, str]] = [
 
 
 async def test_a_broken_rule_is_named_and_nothing_is_stored(api: Api, subtests: pytest.Subtests) -> None:
-    before = stored(api)
+    before = api.rows()
     for what, body, field, rule in BROKEN:
         with subtests.test(what):
             answer = await api.owner.post(DEPLOYMENTS, content=json.dumps(body), headers={**JSON, **KEY})
             found = problem(answer, 422)
             assert (f"body.{field}", rule) in faults(found)
             assert "secret@" not in answer.text
-    assert stored(api) == before
+    assert api.rows() == before
     assert not api.compute.endpoints
 
 
@@ -232,7 +209,7 @@ async def test_a_model_that_cannot_be_used_is_refused_with_the_hubs_reason(
         (hub(revision="no-such-branch"), "revision", "revision_not_found"),
         (hub(hf_token="hf_wrong"), "hf_token", "hf_token_refused"),
     ]
-    before = stored(api)
+    before = api.rows()
     for body, field, rule in cases:
         with subtests.test(f"{rule} {body}"):
             answer = await api.owner.post(DEPLOYMENTS, json=body, headers=KEY)
@@ -245,7 +222,7 @@ async def test_a_model_that_cannot_be_used_is_refused_with_the_hubs_reason(
         assert found["code"] in ("model_private", "model_not_found")
         assert "private" in found["detail"]
         assert "hf_token" in found["advice"]
-    assert stored(api) == before
+    assert api.rows() == before
     for model, token in (("acme/gated", "hf_gated"), ("acme/private", "hf_private")):
         id_ = await api.deploy(hf_model_id=model, hf_token=token)
         await api.until(id_, "ready")
@@ -261,7 +238,7 @@ async def test_a_hub_that_is_down_refuses_nothing_and_is_asked_again(api: Api) -
 
 
 async def test_a_model_that_fits_nowhere_is_told_the_smallest_change(api: Api) -> None:
-    before = stored(api)
+    before = api.rows()
     api.compute.offers[:] = [cpu_offer("tiny", provider="fake", memory_gb=0.1)]
     found = problem(await api.owner.post(DEPLOYMENTS, json=hub(), headers=KEY), 422)
     assert found["code"] == "does_not_fit"
@@ -272,7 +249,7 @@ async def test_a_model_that_fits_nowhere_is_told_the_smallest_change(api: Api) -
     found = problem(await api.owner.post(DEPLOYMENTS, json=hub(max_price_per_hour=1.5)), 422)
     assert "max_price_per_hour" in found["advice"]
     assert "2" in found["advice"]
-    assert stored(api) == before
+    assert api.rows() == before
     assert (await api.owner.post(DEPLOYMENTS, json=hub(max_price_per_hour=2.0))).status_code == 202
 
 
@@ -287,7 +264,7 @@ async def _chunks(total: int) -> AsyncIterator[bytes]:
 async def test_an_oversized_body_is_refused_whether_it_says_so_or_not(
     api: Api, subtests: pytest.Subtests
 ) -> None:
-    before = stored(api)
+    before = api.rows()
     limit = api.service.settings.max_body_bytes
     for path in (DEPLOYMENTS, f"{DEPLOYMENTS}/plan", "/v1/keys", "/auth/token", "/v1/webhook-secret/rotate"):
         with subtests.test(f"declared {path}"):
@@ -296,7 +273,7 @@ async def test_an_oversized_body_is_refused_whether_it_says_so_or_not(
         with subtests.test(f"in chunks, without a length {path}"):
             found = problem(await api.owner.post(path, content=_chunks(2 * limit), headers=JSON), 413)
             assert faults(found) == {("body", "max_bytes")}
-    assert stored(api) == before
+    assert api.rows() == before
     padded = json.dumps(hub()).ljust(limit)
     assert (await api.owner.post(DEPLOYMENTS, content=padded, headers=JSON)).status_code == 202
 
@@ -313,7 +290,7 @@ UNREADABLE = {
 
 
 async def test_a_body_that_is_no_json_is_malformed(api: Api, subtests: pytest.Subtests) -> None:
-    before = stored(api)
+    before = api.rows()
     for what, raw in UNREADABLE.items():
         for path in (DEPLOYMENTS, f"{DEPLOYMENTS}/plan", "/v1/keys", "/auth/token"):
             with subtests.test(f"{what} {path}"):
@@ -337,7 +314,7 @@ async def test_a_body_that_is_no_json_is_malformed(api: Api, subtests: pytest.Su
     with subtests.test("a field name that has no UTF-8"):
         problem(await api.owner.post(DEPLOYMENTS, content=b'{"\\ud800": 1}', headers=JSON), 422)
         problem(await api.owner.post(DEPLOYMENTS, content=b'{"env": {"\\ud800": ""}}', headers=JSON), 422)
-    assert stored(api) == before
+    assert api.rows() == before
 
 
 # -- who asks ------------------------------------------------------------------------------------------------
@@ -375,7 +352,7 @@ async def test_a_credential_that_is_not_ours_is_refused_with_its_reason(
         ("unknown key", b"Bearer mrg_" + b"x" * 43, "key_unknown"),
         ("revoked key", f"Bearer {key}".encode(), "key_revoked"),
     ]
-    before = stored(api)
+    before = api.rows()
     async with httpx.AsyncClient(base_url=api.url) as anybody:
         for what, header, code in cases:
             headers = {} if header is None else {b"authorization": header}
@@ -385,7 +362,7 @@ async def test_a_credential_that_is_not_ours_is_refused_with_its_reason(
                     assert problem(answer, 401)["code"] == code
                     assert answer.headers["www-authenticate"].startswith("Bearer")
                     assert ring.strip() not in answer.text
-    assert stored(api) == before
+    assert api.rows() == before
 
 
 async def test_an_expired_token_is_told_from_a_wrong_one(api: Api) -> None:
