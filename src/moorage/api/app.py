@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any  # an OpenAPI document is untyped JSON
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from moorage import __version__
-from moorage.api import deployments, identity, infer, problems, webhooks
+from moorage.api import deployments, identity, infer, problems, schemas, webhooks
 from moorage.api.context import Services
 from moorage.api.json import as_json
 from moorage.api.limits import BodyLimit
@@ -56,7 +57,18 @@ def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
             parts |= schema.pop("$defs", {}) | {model.__name__: schema}
         for unused in ("HTTPValidationError", "ValidationError"):
             parts.pop(unused, None)
+        _restore_nulls(parts)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     return app
+
+
+def _restore_nulls(parts: dict[str, Any]) -> None:
+    """FastAPI drops every null of the document, those inside examples too, which then break their schema."""
+    for module in (schemas, webhooks, identity, infer, problems):
+        for name, model in inspect.getmembers(module, inspect.isclass):
+            if issubclass(model, BaseModel) and name in parts:
+                extra = model.model_config.get("json_schema_extra")
+                if isinstance(extra, dict):
+                    parts[name] |= extra

@@ -137,7 +137,7 @@ async def deliveries(
 async def resend(
     request: Request,
     caller: Caller,
-    delivery_id: Annotated[str, Path(examples=[MESSAGE_ID])],
+    delivery_id: Annotated[str, Path(description="The message's id.", examples=[MESSAGE_ID])],
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """The same message under the same id, at once, with a fresh schedule. A receiver that had said 410 is

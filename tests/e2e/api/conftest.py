@@ -134,6 +134,18 @@ class Api:
                     return found
                 await asyncio.sleep(0.02)
 
+    async def settled(self, deployment_id: str, seconds: float = 10) -> list[dict[str, Any]]:
+        """The deployment's deliveries, when none of them is on its way."""
+        async with asyncio.timeout(seconds):
+            while True:
+                where = {"deployment_id": deployment_id}
+                found: list[dict[str, Any]] = (await self.owner.get("/v1/deliveries", params=where)).json()[
+                    "items"
+                ]
+                if found and all(delivery["state"] != "pending" for delivery in found):
+                    return found
+                await asyncio.sleep(0.02)
+
     def rows(self) -> dict[str, int]:
         """How many rows there are, counted in the database file itself."""
         path = self.service.settings.store_url.removeprefix("sqlite:///")
@@ -172,10 +184,17 @@ def at_fault(answer: httpx.Response, status: int, field: str, rule: str) -> dict
 
 
 async def _infer(request: web.Request) -> web.Response:
-    """A worker that answers every model's requests with what it was sent."""
-    body = await request.json()
-    answer = {"model_id": request.match_info["name"], "outputs": body["inputs"], "metadata": {}}
-    return web.json_response(answer)
+    """A worker that answers every model's requests with what it was sent, if it is of the documented form."""
+    try:
+        body = await request.json()
+    except ValueError:
+        body = None
+    if isinstance(body, dict) and "inputs" in body and isinstance(body.get("parameters", {}), dict):
+        answer = {"model_id": request.match_info["name"], "outputs": body["inputs"], "metadata": {}}
+        return web.json_response(answer)
+    told = {"type": "about:blank", "title": "Malformed request", "status": 400, "code": "malformed_request"}
+    text = json.dumps({**told, "detail": "The body is no object with inputs and parameters."})
+    return web.Response(status=400, text=text, content_type="application/problem+json")
 
 
 @contextlib.asynccontextmanager

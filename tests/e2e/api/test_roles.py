@@ -5,7 +5,6 @@ The table has a row for every route that the application's routers hold. A new r
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import pkgutil
 from collections.abc import AsyncIterator
@@ -98,16 +97,7 @@ class World:
         api = self.api
         id_ = await api.deploy(user_webhook_url=api.receiver.hook)
         await api.until(id_, "ready")
-        await api.receiver.until(
-            lambda got: any(m.json["data"]["deployment_id"] == id_ for m in got if "ready" in m.json["type"])
-        )
-        async with asyncio.timeout(10):
-            while True:
-                where = {"deployment_id": id_, "state": "delivered"}
-                found = (await api.owner.get("/v1/deliveries", params=where)).json()["items"]
-                if found:
-                    return str(found[0]["id"])
-                await asyncio.sleep(0.02)
+        return str((await api.settled(id_))[0]["id"])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
