@@ -146,6 +146,14 @@ class Api:
                     return found
                 await asyncio.sleep(0.02)
 
+    async def delivery(self, delivery_id: str, seconds: float = 10) -> AsyncIterator[dict[str, Any]]:
+        """The delivery, again and again, until who asked has seen enough."""
+        async with asyncio.timeout(seconds):
+            while True:
+                items = (await self.owner.get("/v1/deliveries")).json()["items"]
+                yield next(item for item in items if item["id"] == delivery_id)
+                await asyncio.sleep(0.02)
+
     def rows(self) -> dict[str, int]:
         """How many rows there are, counted in the database file itself."""
         path = self.service.settings.store_url.removeprefix("sqlite:///")

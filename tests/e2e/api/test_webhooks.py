@@ -1,0 +1,181 @@
+"""Webhooks from the receiver's side: signed by the standard, and told of what the owner is told of.
+
+The judge of signatures is the `standardwebhooks` package, which is not ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any  # JSON of the API
+
+import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from .conftest import MODEL, Api, Message, problem
+
+SECRET = "/v1/webhook-secret"
+
+
+async def secret_of(api: Api) -> dict[str, Any]:
+    found: dict[str, Any] = (await api.owner.get(SECRET)).json()
+    return found
+
+
+def verified(secret: str, message: Message) -> dict[str, Any]:
+    found: dict[str, Any] = Webhook(secret).verify(message.body, message.headers)
+    return found
+
+
+async def test_ready_is_told_and_verifies(api: Api) -> None:
+    id_ = await api.deploy(user_webhook_url=api.receiver.hook)
+    message = await api.receiver.of_type("deployment.ready")
+    told = verified((await secret_of(api))["secret"], message)
+    assert told.keys() == {"type", "timestamp", "data"}
+    assert told["data"]["deployment_id"] == id_
+    assert told["data"]["status"] == "ready"
+    assert told["data"]["endpoint_url"] == f"{api.url}/v1/models/{id_}/infer"
+    assert told["data"].keys() == (await api.read(id_)).keys(), "the deployment as it reads"
+    assert message.headers["content-type"] == "application/json"
+    answer = await api.owner.post(told["data"]["endpoint_url"], json={"inputs": [1, 2]})
+    assert answer.json()["outputs"] == [1, 2], "and what it says is true"
+
+
+async def test_every_phase_is_told_once(api: Api) -> None:
+    id_ = await api.deploy(user_webhook_url=api.receiver.hook)
+    await api.receiver.of_type("deployment.ready")
+    await api.owner.delete(f"/v1/deployments/{id_}")
+    await api.receiver.of_type("deployment.deleted")
+    types = [message.json["type"] for message in api.receiver.messages]
+    assert len(types) == len(set(types))
+    assert {"deployment.validating", "deployment.ready", "deployment.deleted"} <= set(types)
+    ids = [message.headers["webhook-id"] for message in api.receiver.messages]
+    listed = (await api.owner.get("/v1/deliveries", params={"deployment_id": id_})).json()["items"]
+    assert sorted(ids) == sorted(item["id"] for item in listed)
+
+
+async def test_failed_is_told_with_the_reason_and_verifies(api: Api) -> None:
+    api.compute.faults.crash_loop.add("cpu")
+    id_ = await api.deploy(user_webhook_url=api.receiver.hook)
+    told = verified((await secret_of(api))["secret"], await api.receiver.of_type("deployment.failed"))
+    assert told["data"]["deployment_id"] == id_
+    assert told["data"]["status"] == "failed"
+    assert told["data"]["error"]["code"]
+    assert "crashes" in str(told["data"]["error"]), "the worker's last words"
+    assert not api.compute.endpoints, "and nothing is left that bills"
+
+
+async def test_a_message_that_was_changed_or_signed_by_another_does_not_verify(api: Api) -> None:
+    await api.deploy(user_webhook_url=api.receiver.hook)
+    message = await api.receiver.of_type("deployment.ready")
+    secret = (await secret_of(api))["secret"]
+    with pytest.raises(WebhookVerificationError):
+        verified(secret, Message(message.headers, message.body.replace(b'"ready"', b'"failed"')))
+    with pytest.raises(WebhookVerificationError):
+        verified(secret, Message({**message.headers, "webhook-id": "msg_other"}, message.body))
+    with pytest.raises(WebhookVerificationError):
+        verified("whsec_" + "A" * 32, message)
+
+
+async def test_after_a_rotation_both_secrets_verify(api: Api) -> None:
+    old = (await secret_of(api))["secret"]
+    rotated = (await api.owner.post(f"{SECRET}/rotate")).json()
+    assert rotated["previous"] == old
+    assert rotated["secret"] != old
+    assert rotated["previous_expires_at"] > rotated["created_at"]
+    assert await secret_of(api) == rotated
+    await api.deploy(user_webhook_url=api.receiver.hook)
+    message = await api.receiver.of_type("deployment.ready")
+    assert verified(old, message) == verified(rotated["secret"], message)
+
+
+async def test_a_second_rotation_leaves_one_previous_secret(api: Api) -> None:
+    first = (await secret_of(api))["secret"]
+    second = (await api.owner.post(f"{SECRET}/rotate")).json()["secret"]
+    third = (await api.owner.post(f"{SECRET}/rotate")).json()
+    assert third["previous"] == second
+    await api.deploy(user_webhook_url=api.receiver.hook)
+    message = await api.receiver.of_type("deployment.ready")
+    verified(second, message)
+    with pytest.raises(WebhookVerificationError):
+        verified(first, message)
+
+
+async def test_deliveries_are_listed_with_what_came_back(api: Api) -> None:
+    api.receiver.status = 500
+    id_ = await api.deploy(user_webhook_url=api.receiver.hook)
+    message = await api.receiver.of_type("deployment.ready")
+    async for item in api.delivery(message.headers["webhook-id"]):
+        if item["attempts"]:
+            break
+    assert item["state"] == "pending"
+    assert item["failures"] == 1
+    assert item["attempts"][0]["status"] == 500
+    assert item["next_attempt_at"] > item["created_at"]
+    assert (item["deployment_id"], item["event_type"]) == (id_, "deployment.ready")
+    again = await api.owner.post(f"/v1/deliveries/{item['id']}/resend")
+    problem(again, 409, "delivery_pending")
+    for where, expected in (({"state": "pending"}, True), ({"state": "delivered"}, False)):
+        listed = (await api.owner.get("/v1/deliveries", params=where)).json()["items"]
+        assert any(found["id"] == item["id"] for found in listed) is expected
+
+
+async def test_a_resent_message_is_the_same_message(api: Api) -> None:
+    id_ = await api.deploy(user_webhook_url=api.receiver.hook)
+    first = await api.receiver.of_type("deployment.ready")
+    await api.until(id_, "ready")
+    await api.settled(id_)
+    sent = await api.owner.post(f"/v1/deliveries/{first.headers['webhook-id']}/resend")
+    assert sent.status_code == 202
+    assert sent.json()["state"] == "pending"
+    await api.receiver.until(lambda got: sum(m.json["type"] == "deployment.ready" for m in got) == 2)
+    second = [m for m in api.receiver.messages if m.json["type"] == "deployment.ready"][1]
+    assert second.body == first.body
+    assert second.headers["webhook-id"] == first.headers["webhook-id"]
+    verified((await secret_of(api))["secret"], second)
+    actions = (await api.owner.get(f"/v1/deployments/{id_}/events")).json()["items"]
+    assert "webhook.resent" in [event["type"] for event in actions]
+
+
+async def test_a_receiver_that_is_gone_is_told_no_more_until_it_is_asked_for(api: Api) -> None:
+    api.receiver.status = 410
+    id_ = await api.deploy(user_webhook_url=api.receiver.hook)
+    await api.until(id_, "ready")
+    settled = await api.settled(id_)
+    assert {item["state"] for item in settled} == {"disabled"}
+    assert len(api.receiver.messages) <= 2, "what was on its way when it said so, and no more"
+    before = len(api.receiver.messages)
+    await api.owner.delete(f"/v1/deployments/{id_}")
+    await api.until(id_, "deleted")
+    settled = await api.settled(id_)
+    assert {item["state"] for item in settled} == {"disabled"}
+    assert len(api.receiver.messages) == before
+    api.receiver.status = 204
+    last = next(item for item in settled if item["event_type"] == "deployment.deleted")
+    assert (await api.owner.post(f"/v1/deliveries/{last['id']}/resend")).status_code == 202
+    await api.receiver.of_type("deployment.deleted")
+    other = await api.deploy(user_webhook_url=api.receiver.hook)
+    await api.receiver.until(
+        lambda got: any(m.json["data"]["deployment_id"] == other for m in got), seconds=10
+    )
+
+
+async def test_without_a_webhook_nobody_is_told(api: Api) -> None:
+    id_ = await api.deploy()
+    await api.until(id_, "ready")
+    assert (await api.owner.get("/v1/deliveries")).json() == {"items": [], "next_cursor": None}
+    assert api.receiver.messages == []
+
+
+async def test_deliveries_page_by_cursor(api: Api) -> None:
+    for _ in range(2):
+        await api.until(await api.deploy(user_webhook_url=api.receiver.hook, hf_model_id=MODEL), "ready")
+    everything = (await api.owner.get("/v1/deliveries")).json()["items"]
+    found: list[dict[str, Any]] = []
+    cursor: str | None = None
+    while True:
+        params: dict[str, Any] = {"limit": 3} | ({"cursor": cursor} if cursor else {})
+        page = (await api.owner.get("/v1/deliveries", params=params)).json()
+        found += page["items"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert [item["id"] for item in found] == [item["id"] for item in everything]
