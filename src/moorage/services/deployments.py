@@ -325,13 +325,13 @@ def _fit_key(request: NewDeployment) -> tuple[object, ...]:
 
 
 def _default_name(request: NewDeployment, deployment_id: str) -> str:
-    """The model's own name with the end of the id, which makes it unique."""
+    """The model's own name with the end of the id, 48 random bits, which makes it unique."""
     source = request.source
     full = source.repo_id if isinstance(source, HubModel) else ""
     if isinstance(source, ContainerImage):
         full = source.image.partition("@")[0].rpartition(":")[0] or source.image
     slug = re.sub(r"[^a-z0-9]+", "-", full.rpartition("/")[2].lower()).strip("-")[:48] or "model"
-    return f"{slug if slug[0].isalpha() else 'm-' + slug}-{deployment_id[-6:]}"
+    return f"{slug if slug[0].isalpha() else 'm-' + slug}-{deployment_id[-10:]}"
 
 
 async def _no_lines() -> AsyncIterator[LogLine]:

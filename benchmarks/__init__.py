@@ -1,0 +1,1 @@
+"""What Moorage carries, measured: `python -m benchmarks` runs everything in a few minutes."""
