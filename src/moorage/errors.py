@@ -58,6 +58,18 @@ class Problem(MoorageError):
         """A problem with exactly one field at fault."""
         return cls(message, code=code, advice=advice, errors=(FieldError(field, rule, message),))
 
+    def members(self) -> dict[str, object]:
+        """As the members of a problem document (RFC 9457)."""
+        return {
+            "type": f"urn:moorage:problem:{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            "advice": self.advice,
+            "errors": [{"field": e.field, "rule": e.rule, "message": e.message} for e in self.errors],
+        }
+
 
 class Malformed(Problem):
     status, code, title = 400, "malformed_request", "Malformed request"

@@ -77,16 +77,9 @@ class ProblemDocument(BaseModel):
     errors: list[FieldProblem] = []
 
 
-def document(problem: Problem) -> dict[str, Any]:
-    return {
-        "type": f"urn:moorage:problem:{problem.code}",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": problem.detail,
-        "code": problem.code,
-        "advice": problem.advice,
-        "errors": [{"field": in_body(e.field), "rule": e.rule, "message": e.message} for e in problem.errors],
-    }
+def document(problem: Problem) -> dict[str, object]:
+    errors = [{"field": in_body(e.field), "rule": e.rule, "message": e.message} for e in problem.errors]
+    return {**problem.members(), "errors": errors}
 
 
 def in_body(field: str) -> str:

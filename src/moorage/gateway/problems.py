@@ -62,17 +62,7 @@ class NotServing(Unavailable):
 
 def document(problem: Problem, request_id: str) -> dict[str, object]:
     """The problem as JSON members; `deployment` is an extension that names who could not answer."""
-    members: dict[str, object] = {
-        "type": f"urn:moorage:problem:{problem.code}",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": problem.detail,
-        "code": problem.code,
-        "errors": [{"field": e.field, "rule": e.rule, "message": e.message} for e in problem.errors],
-        "request_id": request_id,
-    }
-    if problem.advice is not None:
-        members["advice"] = problem.advice
+    members = {**problem.members(), "request_id": request_id}
     if isinstance(problem, NotServing):
         members["deployment"] = {"id": problem.route.deployment_id, "phase": problem.route.phase}
     return members
