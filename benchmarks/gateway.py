@@ -25,8 +25,9 @@ from multiprocessing.connection import Connection
 
 import uvicorn
 import uvloop
-from benchmarks.load import MakeRequest, Result, load, request
 
+from benchmarks.load import MakeRequest, Result, load, request
+from benchmarks.table import Row
 from moorage.domain.identity import Principal, Role
 from moorage.errors import Unauthenticated
 from moorage.gateway import heap
@@ -160,6 +161,7 @@ class _Bench:
 def _processes(routes: int) -> Iterator[_Bench]:
     spawn = multiprocessing.get_context("spawn")
     gateway_cores, other_cores = _shares()
+    all_cores = gateway_cores | other_cores
     worker_pipe, worker_end = spawn.Pipe()
     gateway_pipe, gateway_end = spawn.Pipe()
     worker = spawn.Process(target=_run_worker, args=(worker_end, other_cores), daemon=True)
@@ -173,6 +175,7 @@ def _processes(routes: int) -> Iterator[_Bench]:
     try:
         yield _Bench(worker_port, gateway_pipe.recv(), gateway_pipe)
     finally:
+        _pin(all_cores)
         gateway_pipe.send("end")
         worker_pipe.send("end")
         for process in (gateway, worker):
@@ -194,13 +197,15 @@ class Figures:
     gateway: Result
     cpu_per_request: float
 
+    def added(self, q: float) -> float:
+        return self.gateway.quantile(q) - self.direct.quantile(q)
+
     def line(self) -> str:
-        added50 = self.gateway.quantile(0.5) - self.direct.quantile(0.5)
-        added99 = self.gateway.quantile(0.99) - self.direct.quantile(0.99)
+        p50, p99 = self.added(0.5) * 1e3, self.added(0.99) * 1e3
         offered = "full" if self.offered is None else f"{self.offered:,.0f}/s"
         return (
             f"{self.connections:>5} {offered:>8} {self.direct.rate:>10,.0f} {self.gateway.rate:>10,.0f} "
-            f"{self.gateway.rate / self.direct.rate:>6.2f} {added50 * 1e3:>10.2f} {added99 * 1e3:>10.2f} "
+            f"{self.gateway.rate / self.direct.rate:>6.2f} {p50:>10.2f} {p99:>10.2f} "
             f"{self.cpu_per_request * 1e6:>9.0f} {1 / self.cpu_per_request:>12,.0f}"
         )
 
@@ -254,6 +259,20 @@ async def run(routes: int = 10_000) -> list[Figures]:
             half = await _measure(bench, connections, OFFERED_SECONDS, full.gateway.rate / 2)
             figures += [full, half]
     return figures
+
+
+def rows(figures: list[Figures]) -> list[Row]:
+    """What `run` found, for 16 connections: the rate when full, and what is added at half of it."""
+    full, half = figures[:2]
+    return [
+        Row("gateway, requests on one core", full.gateway.rate, "/s", 5_000),
+        Row("  the worker asked directly", full.direct.rate, "/s"),
+        Row("  by CPU time of one request", 1 / full.cpu_per_request, "/s"),
+        Row("  added p50, full", full.added(0.5) * 1e3, "ms"),
+        Row("  added p99, full", full.added(0.99) * 1e3, "ms"),
+        Row("  added p50, half full", half.added(0.5) * 1e3, "ms"),
+        Row("  added p99, half full", half.added(0.99) * 1e3, "ms", 3, at_most=True),
+    ]
 
 
 def main() -> None:

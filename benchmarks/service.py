@@ -85,7 +85,7 @@ class ServiceProcess:
 def service(
     folder: Path, *, managed: bool = False, environ: Mapping[str, str] | None = None
 ) -> Iterator[ServiceProcess]:
-    """With the provider in memory, which is ready at once, or with `managed`, the real one of this machine."""
+    """With the provider in memory, ready at once, or with `managed`, the real one of this machine."""
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
     with _hub() as hub_url:
@@ -94,7 +94,7 @@ def service(
             hub_url=hub_url,
             outbound_allow=HOST,
             bootstrap_user="bench",
-            bootstrap_password=PASSWORD,  # type: ignore[arg-type]  # pydantic makes a secret of it
+            bootstrap_password=PASSWORD,
             log_level="warning",
         )
         process = spawn.Process(
