@@ -11,7 +11,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 T = TypeVar("T")
 
-ATTEMPTS = 6  # of up to the busy timeout each: half a minute in all
+RETRIES = 5  # of up to the busy timeout each: half a minute in all
 
 
 def is_busy(error: BaseException) -> bool:
@@ -25,9 +25,16 @@ def is_busy(error: BaseException) -> bool:
 
 def retry_while_busy(attempt: Callable[[], T]) -> T:
     """Runs a whole transaction, again when it met a lock. It blocks: for threads of ours only."""
+    try:
+        return (
+            attempt()
+        )  # nearly always that is all, and it is every read: the machinery of retries costs more
+    except (OperationalError, sqlite3.OperationalError) as error:
+        if not is_busy(error):
+            raise
     retrying = Retrying(
         retry=retry_if_exception(is_busy),
-        stop=stop_after_attempt(ATTEMPTS),
+        stop=stop_after_attempt(RETRIES),
         wait=wait_random(0, 0.05),
         reraise=True,
     )
