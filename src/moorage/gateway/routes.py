@@ -100,11 +100,9 @@ class RouteTable:
         old = self._by_id.get(route.deployment_id)
         if old == route:
             return self
-        by_key = self._by_key if old is None else _released(self._by_key, old)
-        for key, claim in _claims(route):
-            claims = by_key.get(key) or ()
-            at = bisect_left(claims, claim)
-            by_key = by_key.with_(key, (*claims[:at], claim, *claims[at:]))
+        by_key = self._by_key
+        if old is None or set(_claims(old)) != set(_claims(route)):
+            by_key = _claimed(by_key if old is None else _released(by_key, old), route)
         return self._made(self._by_id.with_(route.deployment_id, route), by_key)
 
     def without(self, deployment_id: str) -> RouteTable:
@@ -136,6 +134,16 @@ def _claims(route: Route) -> Iterable[tuple[_Key, _Claim]]:
     for model in dict.fromkeys(route.models):
         if model != route.name:
             yield (route.organization_id, model), (False, serving, route.deployment_id)
+
+
+def _claimed(
+    by_key: PersistentMap[_Key, tuple[_Claim, ...]], route: Route
+) -> PersistentMap[_Key, tuple[_Claim, ...]]:
+    for key, claim in _claims(route):
+        claims = by_key.get(key) or ()
+        at = bisect_left(claims, claim)
+        by_key = by_key.with_(key, (*claims[:at], claim, *claims[at:]))
+    return by_key
 
 
 def _released(
