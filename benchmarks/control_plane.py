@@ -31,7 +31,9 @@ WARM_UP = 200  # creates before anything is measured
 SECONDS = 2.0
 ROUNDS = 3  # short runs, of which the median is told: others may use this machine
 SIZES = (100, 1_000, 10_000)
-LAST = 100  # creates that are timed at each size
+PART, PARTS = 100, 3  # creates that are timed at each size
+QUIET = 0.5  # seconds in which the process must do next to nothing
+SAME = 1.1  # what "as cheap as the first" may come to on a machine that others use
 LONGEST_DRAIN = 90.0  # seconds in which the engine must have driven what was accepted
 
 
@@ -130,8 +132,8 @@ async def _reads(served: ServiceProcess) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class _Cost:
-    """Of the last creates at one size. `latency` is the median request's, `cpu` what one deployment takes of
-    the process from its request to ready, in seconds; `resident` is the process's memory, in bytes."""
+    """Medians at one size, in seconds: of a create's latency, with the engine at rest, and of the CPU time
+    that one deployment takes from its request to ready. `resident` is the process's memory, in bytes."""
 
     latency: float
     cpu: float
@@ -139,46 +141,58 @@ class _Cost:
 
 
 async def growth(folder: Path) -> list[Row]:
-    """CPU time also holds what the engine does for the deployments that are there already."""
     with service(folder) as served:
         make = _creates(served)
-        await _load(served, make, 202, count=WARM_UP)
-        await _until_serving(served, WARM_UP)
-        began = served.usage().resident
+        there = 0
         costs: dict[int, _Cost] = {}
-        made = 0
         for size in SIZES:
-            if fill := size - LAST - made:
-                await _load(served, make, 202, count=fill)
-            made = size
-            costs[size] = await _last(served, make, WARM_UP + size - LAST)
-        return [*_growth_rows(costs, began)]
+            await _load(served, make, 202, count=size - there)
+            costs[size] = await _cost_at(served, make, size)
+            there = size + PARTS * PART
+        return _growth_rows(costs)
 
 
-async def _last(served: ServiceProcess, make: MakeRequest, already: int) -> _Cost:
-    """In four parts, of which the median counts."""
-    await _until_serving(served, already)
-    parts = 4
+async def _cost_at(served: ServiceProcess, make: MakeRequest, size: int) -> _Cost:
+    await _until_serving(served, size)
+    await _until_quiet(served)
+    resident = served.usage().resident
     latencies, cpu = [], []
-    for part in range(1, parts + 1):
-        before = served.usage()
-        result = await _load(served, make, 202, count=LAST // parts)
-        await _until_serving(served, already + part * LAST // parts)
-        cpu.append((served.usage().cpu - before.cpu) / (LAST // parts))
+    for part in range(1, PARTS + 1):
+        before = served.usage().cpu
+        served.pause_engine()
+        result = await _load(served, make, 202, count=PART)
+        served.resume_engine()
+        await _until_serving(served, size + part * PART)
+        await _until_quiet(served)  # what follows a start belongs to it
+        cpu.append((served.usage().cpu - before) / PART)
         latencies.append(result.quantile(0.5))
-    return _Cost(statistics.median(latencies), statistics.median(cpu), served.usage().resident)
+    return _Cost(statistics.median(latencies), statistics.median(cpu), resident)
 
 
-def _growth_rows(costs: dict[int, _Cost], began: int) -> list[Row]:
-    rows = []
+async def _until_quiet(served: ServiceProcess) -> None:
+    """Until the process does no more than it always does: its CPU time has stopped falling."""
+    last, before = float("inf"), served.usage().cpu
+    while True:
+        await asyncio.sleep(QUIET)
+        now = served.usage().cpu
+        if now - before >= last * 0.8 or now - before < QUIET * 0.02:
+            return
+        last, before = now - before, now
+
+
+def _growth_rows(costs: dict[int, _Cost]) -> list[Row]:
+    least, rows = SIZES[0], []
+    first, last = costs[least], costs[SIZES[-1]]
     for size, cost in costs.items():
-        rows.append(Row(f"the {LAST} creates up to {size:,}: p50", cost.latency * 1e3, "ms"))
+        rows.append(Row(f"at {size:,} deployments: create, p50", cost.latency * 1e3, "ms"))
         rows.append(Row("  CPU of one, from create to ready", cost.cpu * 1e3, "ms"))
-        if cost.resident:
-            rows.append(Row("  memory each", (cost.resident - began) / size / 1e3, "kB"))
-    first, last = costs[SIZES[0]], costs[SIZES[-1]]
-    rows.append(Row("last creates : first, p50", last.latency / first.latency, "x", 1, at_most=True))
-    rows.append(Row("last creates : first, CPU", last.cpu / first.cpu, "x", 1, at_most=True))
+        rows.append(Row("  memory of the process", cost.resident / 1e6, "MB"))
+        if size > least:
+            each = (cost.resident - first.resident) / (size - least)
+            rows.append(Row(f"  memory of each beyond {least:,}", each / 1e3, "kB"))
+    ratio = f"at {SIZES[-1]:,} : at {least:,}"
+    rows.append(Row(f"create p50, {ratio}", last.latency / first.latency, "x", SAME, at_most=True))
+    rows.append(Row(f"CPU of one, {ratio}", last.cpu / first.cpu, "x", SAME, at_most=True))
     return rows
 
 
