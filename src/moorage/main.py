@@ -33,7 +33,6 @@ from moorage.domain.decide import Patience
 from moorage.domain.deployment import Deployment, Phase
 from moorage.domain.identity import Principal
 from moorage.domain.notice import NewId
-from moorage.domain.transition import Change
 from moorage.engine.drive import Driver
 from moorage.engine.effects import Effects
 from moorage.engine.loop import Engine, EngineSettings
@@ -77,7 +76,7 @@ class Service:
     new_id: NewId
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
-    def applied(self, deployment: Deployment, _: Change) -> None:
+    def applied(self, deployment: Deployment) -> None:
         """The engine stored a change: tell all who wait for it."""
         self.publish(deployment)
         self.signals.notify(deployment.id)
@@ -166,7 +165,7 @@ async def running(
             patience=Patience(ready_timeout=settings.ready_timeout_seconds),
             effect_timeout=EFFECT_SECONDS,
             lease_seconds=settings.lease_seconds,
-            on_applied=lambda deployment, change: service.applied(deployment, change),
+            on_applied=lambda deployment: service.applied(deployment),
         )
         engine = Engine(store, providers, driver, clock, EngineSettings(lease_seconds=settings.lease_seconds))
         sweeper = Sweeper(

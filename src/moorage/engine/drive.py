@@ -2,13 +2,17 @@
 
 Every write is fenced by the lease under which the deployment was claimed. A holder that lost its lease finds
 out at its next write at the latest; what it had created by then and nobody names any more, it removes.
+
+A change and the pure step that follows it are one write: what was placed with the intent to create, what was
+seen with the time to look again. And only so many writes are under way at once: they come in hundreds when
+many deployments do, and share the process with the requests of users, who wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -26,18 +30,22 @@ from moorage.ports import Append, Clock, Insert, Store, Update, Write
 
 log = structlog.get_logger(__name__)
 
+WRITES_AT_ONCE = 8
+
 
 @dataclass(slots=True)
 class Hold:
-    """One deployment in hand, under the token of its lease; `lost` once somebody else may have taken it."""
+    """One deployment in hand, under the token of its lease; `lost` once somebody else may have taken it,
+    `letting_go` while the write is under way that gives the lease back."""
 
     deployment_id: str
     token: str
     lost: bool = False
+    letting_go: bool = False
 
 
 class Driver:
-    """`on_applied` hears of every stored change."""
+    """`on_applied` hears of every stored change, with the deployment as it is now."""
 
     def __init__(
         self,
@@ -50,7 +58,7 @@ class Driver:
         patience: Patience,
         effect_timeout: float,
         lease_seconds: float,
-        on_applied: Callable[[Deployment, Change], None],
+        on_applied: Callable[[Deployment], None],
     ) -> None:
         self._store = store
         self._effects = effects
@@ -61,6 +69,7 @@ class Driver:
         self._effect_timeout = effect_timeout
         self._lease_seconds = lease_seconds
         self._on_applied = on_applied
+        self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
 
     async def drive(self, deployment: Deployment, hold: Hold) -> None:
         """Until it rests, or the lease is lost."""
@@ -73,13 +82,11 @@ class Driver:
             if isinstance(did, Seen | Vanished):
                 seen = did.observation if isinstance(did, Seen) else did
                 continue
-            change = advance(deployment, did, self._clock.now(), random.random())
-            if await self._apply(change, hold.token):
-                if change.rests:
+            changes, seen = self._changes(deployment, did, seen)
+            if await self._apply(changes, hold):
+                if changes[-1].rests:
                     return
-                deployment = change.deployment.stored()
-                if not isinstance(did, Report):
-                    seen = None  # it was seen of an endpoint that has changed since
+                deployment = changes[-1].deployment.stored()
                 continue
             # The owner changed the row meanwhile, or somebody else has the lease.
             current = await self._store.deployment(deployment.id)
@@ -94,6 +101,21 @@ class Driver:
         wanted = desired_of(deployment, self._patience)
         return decide(wanted, Observed(deployment.status, seen), self._clock.now())
 
+    def _changes(
+        self, deployment: Deployment, did: Step | Outcome, seen: Observation | Vanished | None
+    ) -> tuple[Sequence[Change], Observation | Vanished | None]:
+        """What `did` makes of the deployment, then what the next step does if it is a pure one; and what is
+        still known of the endpoint after."""
+        now = self._clock.now()
+        change = advance(deployment, did, now, random.random())
+        seen = _still_seen(did, seen)
+        if change.rests:
+            return (change,), seen
+        step = self._decide(change.deployment, seen)
+        if isinstance(step, Effect):
+            return (change,), seen
+        return (change, advance(change.deployment, step, now)), _still_seen(step, seen)
+
     async def _perform(self, deployment: Deployment, effect: Effect) -> Outcome:
         name = type(effect).__name__.lower()
         try:
@@ -104,19 +126,29 @@ class Driver:
         log.debug("engine.effect", deployment=deployment.id, effect=name, outcome=type(outcome).__name__)
         return outcome
 
-    async def _apply(self, change: Change, token: str) -> bool:
-        """Stores the change with its events and messages under the lease; False when the write was stale."""
-        after, now = change.deployment, self._clock.now()
-        writes: list[Write] = [Update(after, lease=token, release=change.rests)]
-        writes += [Append(e) for e in events(after, change.facts, "engine", now, self._new_id)]
-        messages = deliveries(after, change.facts, now, self._new_id, self._public_url)
-        writes += [Insert(message) for message in messages]
-        try:
-            await self._store.commit(writes)
-        except StaleWrite:
-            return False
-        self._on_applied(after.stored(), change)
+    async def _apply(self, changes: Sequence[Change], hold: Hold) -> bool:
+        """Stores where the changes lead, with the events and messages of each, under the lease; False when
+        the write was stale."""
+        async with self._writing:
+            last = changes[-1]
+            hold.letting_go = last.rests
+            try:
+                await self._store.commit(self._writes(changes, hold.token))
+            except StaleWrite:
+                hold.letting_go = False
+                return False
+        self._on_applied(last.deployment.stored())
         return True
+
+    def _writes(self, changes: Sequence[Change], token: str) -> Sequence[Write]:
+        now, last = self._clock.now(), changes[-1]
+        writes: list[Write] = [Update(last.deployment, lease=token, release=last.rests)]
+        for change in changes:
+            told = events(change.deployment, change.facts, "engine", now, self._new_id)
+            messages = deliveries(change.deployment, change.facts, now, self._new_id, self._public_url)
+            writes += [Append(event) for event in told]
+            writes += [Insert(message) for message in messages]
+        return writes
 
     async def _undo(self, create: Create, current: Deployment | None) -> None:
         """Removes what was created after the attempt had been given up elsewhere. Its number never comes
@@ -135,3 +167,8 @@ class Driver:
         until = self._clock.now() + timedelta(seconds=self._lease_seconds)
         held = {hold.deployment_id: hold.token}
         return bool(await self._store.renew("deployments", held, until))
+
+
+def _still_seen(did: Step | Outcome, seen: Observation | Vanished | None) -> Observation | Vanished | None:
+    """Only a report changes nothing at the endpoint that was looked at."""
+    return seen if isinstance(did, Report) else None

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 
 import structlog
 
@@ -22,6 +23,8 @@ from moorage.errors import MoorageError, ProviderError
 from moorage.ports import Clock, Lease, Provider, Store, Watch
 
 log = structlog.get_logger(__name__)
+
+SIGNALS_AT_ONCE = 500  # in one statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +52,18 @@ class Engine:
         self._settings = settings
         self._wake = asyncio.Event()
         self._held: dict[str, Hold] = {}  # by deployment id
+        self._signalled: set[str] = set()  # deployment ids
+        self._signal = asyncio.Event()
 
     def wake(self) -> None:
         """Something is due: called after a service wrote."""
         self._wake.set()
 
-    async def signal(self, deployment_id: str) -> None:
+    def signal(self, deployment_id: str) -> None:
         """The outside says that this deployment may have changed. Whoever holds it now will be claimed again
         after: the store remembers a wake over the holder's write."""
-        await self._store.wake([deployment_id], self._clock.now())
-        self._wake.set()
+        self._signalled.add(deployment_id)
+        self._signal.set()
 
     async def run(self) -> None:
         """Until cancelled; what is in hand is then let go of, and another process goes on at once."""
@@ -72,6 +77,7 @@ class Engine:
     async def _run(self, held_at_end: dict[str, str]) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._renew_leases(), name="engine:renew")
+            tasks.create_task(self._store_signals(), name="engine:signals")
             for provider in self._providers.values():
                 if isinstance(provider, Watch):
                     tasks.create_task(self._watch(provider), name=f"engine:watch:{provider.name}")
@@ -144,9 +150,20 @@ class Engine:
                 continue
             for deployment_id in held.keys() - kept:
                 hold = self._held.get(deployment_id)
-                if hold is not None and hold.token == held[deployment_id]:
+                if hold is not None and hold.token == held[deployment_id] and not hold.letting_go:
                     log.warning("engine.lease_lost", deployment=deployment_id)
                     hold.lost = True
+
+    async def _store_signals(self) -> None:
+        """Those that come while some are being stored are stored together: providers tell much at once."""
+        while True:
+            await self._signal.wait()
+            self._signal.clear()
+            while self._signalled:
+                batch = list(islice(self._signalled, SIGNALS_AT_ONCE))
+                self._signalled.difference_update(batch)
+                await self._store.wake(batch, self._clock.now())
+            self._wake.set()
 
     async def _watch(self, provider: Provider) -> None:
         assert isinstance(provider, Watch)
@@ -156,7 +173,7 @@ class Engine:
                 async for name in names:
                     parsed = parse_external_name(name)
                     if parsed is not None:
-                        await self.signal(parsed.deployment_id)
+                        self.signal(parsed.deployment_id)
             except ProviderError as error:
                 log.warning("engine.watch_failed", provider=provider.name, error=error.detail)
             await asyncio.sleep(1.0)  # a watch that ended begins anew; looks at intervals cover the gap

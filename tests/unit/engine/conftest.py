@@ -74,7 +74,7 @@ class World:
             patience=self.patience,
             effect_timeout=5.0,
             lease_seconds=lease_seconds,
-            on_applied=lambda deployment, change: self.applied.set(),
+            on_applied=lambda deployment: self.applied.set(),
         )
         return Engine(self.store, providers, driver, self.clock, EngineSettings(lease_seconds))
 
