@@ -3,7 +3,9 @@
 A create is counted when its 202 is there, which is after its commit is on disk. The engine drives every
 accepted deployment to ready in the same process meanwhile; how many get there is told beside the rate, and
 the rate with the engine at rest tells what the requests alone cost. The model check is warm, as it is for
-whoever deploys one model many times; its cold cost is the Hub's. Rates "by CPU time" do not suffer from whoever else uses the machine.
+whoever deploys one model many times; its cold cost is the Hub's. Rates "by CPU time" do not suffer from who
+else uses the machine. On a slow machine the last creates fall into the minute in which the first deployments
+are looked at again, which their CPU time then holds.
 
     python -m benchmarks.control_plane
 """
