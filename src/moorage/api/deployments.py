@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Annotated
 
 import orjson
@@ -26,6 +27,7 @@ from moorage.api.schemas import (
 from moorage.domain.deployment import Phase
 from moorage.domain.event import Event
 from moorage.domain.view import instant
+from moorage.errors import Gone
 from moorage.ports import DeploymentFilter, LogLine
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
@@ -143,11 +145,12 @@ async def logs(
     tail: Annotated[int, Query(ge=0, le=5000, description="How many of the last lines.")] = 100,
 ) -> Response:
     """Oldest first. With `Accept: text/event-stream` new lines follow as they are written."""
-    deployments, follow = services(request).deployments, sse.wanted(request)
-    lines = await deployments.logs(caller, deployment_id, tail=tail, follow=follow)
-    if follow:
-        return sse.stream(_log_frames(lines))
-    return as_json({"items": [_log_line(line) async for line in lines]})
+    deployments = services(request).deployments
+    lines = await deployments.logs(caller, deployment_id, tail=tail, follow=False)
+    if sse.wanted(request):
+        follow = partial(deployments.logs, caller, deployment_id, tail=tail, follow=True)
+        return sse.stream(sse.kept_alive(_log_frames(follow)))
+    return as_json({"items": [_log_line(line) async for line in _while_there(lines)]})
 
 
 async def _event_frames(found: AsyncIterator[Event | None]) -> AsyncIterator[bytes]:
@@ -155,9 +158,19 @@ async def _event_frames(found: AsyncIterator[Event | None]) -> AsyncIterator[byt
         yield sse.KEEPALIVE if event is None else sse.frame(_event(event), event=event.type, id_=event.id)
 
 
-async def _log_frames(lines: AsyncIterator[LogLine]) -> AsyncIterator[bytes]:
-    async for line in lines:
+async def _log_frames(follow: Callable[[], Awaitable[AsyncIterator[LogLine]]]) -> AsyncGenerator[bytes]:
+    """Waits for the endpoint inside the stream: only there does the service notice a reader that leaves."""
+    async for line in _while_there(await follow()):
         yield sse.frame(_log_line(line), event="log")
+
+
+async def _while_there(lines: AsyncIterator[LogLine]) -> AsyncIterator[LogLine]:
+    """An endpoint that went away, and that the engine has not missed yet, has no more lines."""
+    try:
+        async for line in lines:
+            yield line
+    except Gone:
+        return
 
 
 def _event(event: Event) -> dict[str, object]:

@@ -13,6 +13,8 @@ from typing import Any  # JSON of the API
 import httpx
 import pytest
 
+from moorage.api import sse
+from moorage.ports import LogLine
 from moorage.services import deployments
 
 from .conftest import Api, problem
@@ -178,3 +180,97 @@ async def test_following_logs_of_what_never_had_an_endpoint_ends_by_itself(api: 
     async with asyncio.timeout(15), following(api.owner, f"/v1/deployments/{id_}/logs") as frames:
         assert [frame async for frame in frames] == []
     assert (await api.read(id_))["status"] == "failed"
+
+
+async def test_two_followers_hear_the_same_events_and_lines(api: Api) -> None:
+    id_ = await api.deploy()
+    await api.until(id_, "ready")
+    (name,) = api.compute.endpoints
+    both = asyncio.Barrier(5)  # four followers that have begun, and this test
+
+    async def follow(part: str) -> list[Frame]:
+        async with following(api.owner, f"/v1/deployments/{id_}/{part}") as frames:
+            heard = [await anext(frames)]
+            await both.wait()
+            return heard + [frame async for frame in frames]
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        followers = [group.create_task(follow(part)) for part in ("events", "events", "logs", "logs")]
+        await both.wait()
+        api.compute.log(name, "for both")
+        await delete(api, id_)
+    events, same_events, lines, same_lines = (follower.result() for follower in followers)
+    assert [frame.event for frame in events] == LIFE
+    assert events == same_events
+    assert [frame.data["text"] for frame in lines] == ["starting", "for both"]
+    assert lines == same_lines
+
+
+async def test_a_log_follower_that_waits_for_the_endpoint_is_kept_alive_and_let_go_when_it_leaves(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "KEEPALIVE_SECONDS", 0.05)
+    api.compute.faults.no_capacity.add("cpu")
+    id_ = await api.deploy(capacity_deadline_seconds=600)
+    async with asyncio.timeout(5), following(api.owner, f"/v1/deployments/{id_}/logs") as frames:
+        assert [(await anext(frames)).event for _ in range(3)] == [None, None, None]
+        assert id_ in api.service.signals._waiting
+    async with asyncio.timeout(5):
+        while id_ in api.service.signals._waiting:  # noqa: ASYNC110 the server tells nobody that it noticed
+            await asyncio.sleep(0.02)
+
+
+async def test_a_quiet_log_is_kept_alive_and_no_line_is_lost_between_two_signs_of_life(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "KEEPALIVE_SECONDS", 0.02)
+    id_ = await api.deploy()
+    await api.until(id_, "ready")
+    (name,) = api.compute.endpoints
+    heard: list[str] = []
+    async with asyncio.timeout(10), following(api.owner, f"/v1/deployments/{id_}/logs") as frames:
+        async for frame in frames:
+            if frame.event is None:
+                if len(heard) == 6:
+                    await delete(api, id_)
+                else:
+                    api.compute.log(name, f"line {len(heard)}")
+            else:
+                heard.append(frame.data["text"])
+    assert heard[:6] == ["starting", *(f"line {n}" for n in range(1, 6))]
+
+
+async def test_a_log_follower_that_leaves_lets_go_of_the_provider(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = await api.deploy()
+    await api.until(id_, "ready")
+    over = asyncio.Event()
+    log_lines = api.compute.log_lines
+
+    async def watched(name: str, tail: int, follow: bool) -> AsyncIterator[LogLine]:
+        try:
+            async for line in log_lines(name, tail, follow):
+                yield line
+        finally:
+            if follow:
+                over.set()
+
+    monkeypatch.setattr(api.compute, "log_lines", watched)
+    async with following(api.owner, f"/v1/deployments/{id_}/logs") as frames:
+        assert (await anext(frames)).data["text"] == "starting"
+        assert not over.is_set()
+    async with asyncio.timeout(5):
+        await over.wait()
+
+
+async def test_logs_of_an_endpoint_that_vanished_are_empty_and_their_stream_ends(api: Api) -> None:
+    id_ = await api.deploy()
+    await api.until(id_, "ready")
+    api.compute.faults.slow["observe"] = 0.5  # it is gone, and the engine does not know yet
+    api.compute.vanish(next(iter(api.compute.endpoints)))
+    path = f"/v1/deployments/{id_}/logs"
+    answer = await api.owner.get(path)
+    assert (answer.status_code, answer.json()) == (200, {"items": []})
+    async with asyncio.timeout(5), following(api.owner, path) as frames:
+        assert [frame async for frame in frames] == []
