@@ -5,10 +5,13 @@ The judge of signatures is the `standardwebhooks` package, which is not ours.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any  # JSON of the API
 
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
+
+from moorage.domain import webhook_signature
 
 from .conftest import MODEL, Api, Message, problem
 
@@ -179,3 +182,37 @@ async def test_deliveries_page_by_cursor(api: Api) -> None:
         if cursor is None:
             break
     assert [item["id"] for item in found] == [item["id"] for item in everything]
+
+
+async def test_a_previous_secret_that_has_expired_signs_no_more_and_is_not_shown(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_signature, "PREVIOUS_VALID", timedelta(0))
+    old = (await secret_of(api))["secret"]
+    new = (await api.owner.post(f"{SECRET}/rotate")).json()["secret"]
+    shown = await secret_of(api)
+    assert (shown["secret"], shown["previous"], shown["previous_expires_at"]) == (new, None, None)
+    await api.deploy(user_webhook_url=api.receiver.hook)
+    message = await api.receiver.of_type("deployment.ready")
+    verified(new, message)
+    with pytest.raises(WebhookVerificationError):
+        verified(old, message)
+    assert len(message.headers["webhook-signature"].split(" ")) == 1
+
+
+async def test_deliveries_of_one_deployment_page_by_cursor_and_a_cursor_keeps_its_filter(api: Api) -> None:
+    ids = [await api.deploy(user_webhook_url=api.receiver.hook) for _ in range(2)]
+    for id_ in ids:
+        await api.until(id_, "ready")
+    everything = await api.settled(ids[0])
+    assert {item["deployment_id"] for item in everything} == {ids[0]}
+    found: list[str] = []
+    params: dict[str, Any] = {"deployment_id": ids[0], "limit": 1}
+    while True:
+        page = (await api.owner.get("/v1/deliveries", params=params)).json()
+        found += [item["id"] for item in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        params["cursor"] = page["next_cursor"]
+    assert found == [item["id"] for item in everything]
+    assert len(found) >= 2
