@@ -5,29 +5,17 @@ python -m benchmarks
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 
 import uvloop
 
-from benchmarks import control_plane, gateway, webhook
+from benchmarks import control_plane, gateway, machine, webhook
 from benchmarks.table import table
 
 
-def _machine() -> str:
-    """What the figures are to be read with: others that use the machine show in the tails."""
-    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (
-        f"{cores} cores, {platform.machine()}, {platform.system()} {platform.release()}, "
-        f"Python {platform.python_version()}, load average before {load}"
-    )
-
-
 def main() -> None:
-    machine, rows = _machine(), []
-    print(machine, flush=True)
+    print(machine.facts(), flush=True)
+    others, rows = machine.Others(), []
     for name, run in (
         ("creates, reads and growth", control_plane.run),
         ("ready to webhook", webhook.run),
@@ -37,6 +25,7 @@ def main() -> None:
     print("gateway …", file=sys.stderr, flush=True)
     rows += gateway.rows(uvloop.run(gateway.run()))
     print(table(rows))
+    print(others.report())
 
 
 if __name__ == "__main__":
