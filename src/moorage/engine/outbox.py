@@ -179,12 +179,10 @@ class Outbox:
                 lane.put_off = 0
                 if not lane.sending:
                     self._lanes.pop(key, None)
-            was_full = len(self._held) >= self._limits.held
             if self._held.get(item.delivery.id) is item:
                 del self._held[item.delivery.id]
             self._fill()
-            if was_full:
-                self._woken.set()
+            self._woken.set()  # it may be due again before what the sleep was measured for
 
         task.add_done_callback(done)
 

@@ -11,7 +11,7 @@ from typing import Any  # JSON of the API
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from moorage.domain import webhook_signature
+from moorage.domain import delivery, webhook_signature
 
 from .conftest import MODEL, Api, Message, problem
 
@@ -216,3 +216,49 @@ async def test_deliveries_of_one_deployment_page_by_cursor_and_a_cursor_keeps_it
         params["cursor"] = page["next_cursor"]
     assert found == [item["id"] for item in everything]
     assert len(found) >= 2
+
+
+@pytest.mark.parametrize("status", [302, 400, 500, 503])
+async def test_what_is_refused_is_tried_again_by_itself_as_the_same_message(
+    api: Api, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """Only 2xx counts: a redirect is a refusal like any other."""
+    monkeypatch.setattr(delivery, "SCHEDULE", (0.1,) * 200)
+    api.receiver.status = status
+    id_ = await api.deploy(user_webhook_url=api.receiver.hook)
+    await api.receiver.of_type("deployment.ready")
+    api.receiver.status = 204
+    settled = await api.settled(id_)
+    assert {item["state"] for item in settled} == {"delivered"}
+    ready = next(item for item in settled if item["event_type"] == "deployment.ready")
+    answers = [attempt["status"] for attempt in ready["attempts"]]
+    assert set(answers[:-1]) == {status}, "refused at least once"
+    assert answers[-1] == 204
+    assert str(status) in ready["attempts"][0]["error"]
+    sent = [m for m in api.receiver.messages if m.headers["webhook-id"] == ready["id"]]
+    assert len(sent) == len(answers)
+    assert len({m.body for m in sent}) == 1
+    secret = (await secret_of(api))["secret"]
+    assert all(verified(secret, m)["type"] == "deployment.ready" for m in sent)
+
+
+async def test_after_the_whole_schedule_a_message_is_exhausted_and_its_owner_can_send_it_again(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "SCHEDULE", (0.02, 0.02))
+    api.receiver.status = 500
+    id_ = await api.deploy(user_webhook_url=api.receiver.hook)
+    await api.until(id_, "ready")
+    settled = await api.settled(id_)
+    assert {item["state"] for item in settled} == {"exhausted"}
+    assert {item["failures"] for item in settled} == {3}
+    listed = (await api.owner.get("/v1/deliveries", params={"state": "exhausted"})).json()["items"]
+    assert {item["id"] for item in listed} == {item["id"] for item in settled}
+    types = [e["type"] for e in (await api.owner.get(f"/v1/deployments/{id_}/events")).json()["items"]]
+    assert types.count("webhook.exhausted") == len(settled)
+    api.receiver.status = 204
+    again = await api.owner.post(f"/v1/deliveries/{settled[0]['id']}/resend")
+    assert (again.status_code, again.json()["failures"]) == (202, 0)
+    async for item in api.delivery(settled[0]["id"]):
+        if item["state"] == "delivered":
+            break
