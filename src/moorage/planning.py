@@ -77,7 +77,8 @@ class Planner:
         return await self.place(spec, await self.profile(spec.source, hf_token))
 
     async def place(self, spec: DeploymentSpec, profile: ModelProfile | None) -> Plan:
-        """Raises ModelUnreadable when no runtime serves the model, Retry when no provider answered."""
+        """Raises ModelUnreadable when no runtime serves the model, Retry when none of those that answered has
+        an offer that fits, and one did not answer."""
         options = self._options(spec, profile)
         policy = spec.policy
         need = Requirements(
@@ -91,9 +92,10 @@ class Planner:
         answers = await asyncio.gather(*(self._offers(p, need) for p in asked))
         offers = [offer for found, _ in answers for offer in found]
         refused = tuple(r for _, refusals in answers for r in refusals)
-        if asked and not offers and all(isinstance(r, _Silent) for r in refused):
-            raise Retry("; ".join(r.reason for r in refused))
         placement = place(options, offers, policy, self._refused_lately())
+        silent = [r.reason for r in refused if isinstance(r, _Silent)]
+        if silent and not placement.ladder:  # who did not answer may have what the others lack
+            raise Retry("; ".join(silent))
         return Plan(profile, options, replace(placement, refused=(*placement.refused, *refused)))
 
     def refused(self, offer: Offer) -> None:

@@ -148,10 +148,12 @@ def create(desired: Desired, observed: Observed, now: datetime) -> Step | None:
 
 
 def look(desired: Desired, observed: Observed, now: datetime) -> Step | None:
-    attempt = observed.status.attempt
-    if attempt is not None and observed.seen is None:
-        return Look(attempt)
-    return None
+    status = observed.status
+    if status.attempt is None or observed.seen is not None:
+        return None
+    if status.setbacks and _overdue(desired, status, now):
+        return None  # nobody could look for too long: `too_slow` speaks
+    return Look(status.attempt)
 
 
 def replace_what_vanished(desired: Desired, observed: Observed, now: datetime) -> Step | None:
@@ -184,7 +186,7 @@ def troubled(desired: Desired, observed: Observed, now: datetime) -> Step | None
 
 def too_slow(desired: Desired, observed: Observed, now: datetime) -> Step | None:
     status, limit = observed.status, desired.patience.ready_timeout
-    if status.phase is not Phase.LOADING_MODEL or now < status.phase_since + timedelta(seconds=limit):
+    if not _overdue(desired, status, now):
         return None
     if isinstance(observed.seen, Observation) and enough(desired, observed.seen):
         return None
@@ -250,8 +252,19 @@ def refusal(attempt: Attempt, reason: str, advice: str | None = None) -> Refused
     )
 
 
+def _overdue(desired: Desired, status: Status, now: datetime) -> bool:
+    limit = timedelta(seconds=desired.patience.ready_timeout)
+    return status.phase is Phase.LOADING_MODEL and now >= status.phase_since + limit
+
+
 def capacity_failure(status: Status, seconds: float) -> Failure:
     """The whole story of a search that ended without compute."""
+    if status.phase is Phase.VALIDATING:
+        return Failure(
+            "hub_unavailable",
+            f"The model could not be validated within {seconds:.0f} s. {status.setback or ''}".strip(),
+            "Deploy again when the Hub answers.",
+        )
     told = [f"{r.provider} {r.gpu or 'CPU'} x{r.count}: {r.reason}" for r in status.refused]
     reason = status.setback or "; ".join(told) or "no offer was tried"
     return Failure(

@@ -245,7 +245,9 @@ def _abandoned(
 
 def _given_up(status: Status, failure: Failure, now: datetime) -> tuple[Status, tuple[Fact, ...]]:
     attempt = None if status.attempt is None else replace(status.attempt, failed=True)
-    status = replace(status, attempt=attempt, failure=failure, targets=())
+    counts = ReplicaCounts(status.replicas.desired, 0)
+    status = replace(status, attempt=attempt, failure=failure, targets=(), replicas=counts)
+    status = _condition(status, ConditionType.SERVING, Truth.FALSE, failure.code, failure.detail, now)
     status = _condition(status, ConditionType.PROGRESSING, Truth.FALSE, failure.code, failure.detail, now)
     if status.phase is Phase.VALIDATING:
         status = _condition(
@@ -267,6 +269,7 @@ def _reported(
             return _condition(status, ConditionType.SERVING, Truth.TRUE, reason, message, now), ()
         why = seen.message or "No replica answers."
         status = _condition(status, ConditionType.SERVING, Truth.FALSE, "NoReplica", why, now)
+        status = replace(status, seeking_since=now, round=0)  # should it be lost, the search begins anew
         return _in_phase(status, Phase.LOADING_MODEL, now), (Fact("deployment.loading_model", why),)
     if len(targets) < desired:
         return status, ()

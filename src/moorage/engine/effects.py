@@ -123,6 +123,11 @@ class Effects:
             return Seen(await self._provider(attempt).observe(handle, None))
         except Gone:
             return Vanished()
+        except Retry:
+            raise
+        except ProviderError as error:
+            # A key that is refused for a while says nothing of what runs: it is not torn down for that.
+            return Later(f"cannot look at {attempt.name}: {error.detail}")
 
     async def _remove(self, attempt: Attempt) -> Outcome:
         provider = self._provider(attempt)

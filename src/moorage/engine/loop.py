@@ -19,7 +19,7 @@ import structlog
 from moorage.domain.deployment import Deployment
 from moorage.domain.naming import parse_external_name
 from moorage.engine.drive import Driver, Hold
-from moorage.errors import MoorageError, ProviderError
+from moorage.errors import MoorageError
 from moorage.ports import Clock, Lease, Provider, Store, Watch
 
 log = structlog.get_logger(__name__)
@@ -174,6 +174,6 @@ class Engine:
                     parsed = parse_external_name(name)
                     if parsed is not None:
                         self.signal(parsed.deployment_id)
-            except ProviderError as error:
-                log.warning("engine.watch_failed", provider=provider.name, error=error.detail)
+            except Exception:  # a bug of one provider's watch stops nobody else
+                log.exception("engine.watch_failed", provider=provider.name)
             await asyncio.sleep(1.0)  # a watch that ended begins anew; looks at intervals cover the gap

@@ -122,12 +122,16 @@ class Deployments:
         with self._out.signals.listen(deployment_id) as changed:
             while True:
                 changed.clear()
+                current = await self._out.store.deployment(deployment_id)
+                over = current is None or current.status.phase is Phase.DELETED  # seen before the events are
                 batch = await self._out.store.events(deployment_id, after, 500)
                 for event in batch:
                     yield event
                     after = event.id
                     if event.type == "deployment.deleted":
                         return
+                if over and not batch:
+                    return  # the reader has had the last event already
                 if not batch:
                     await wait_for(changed, KEEPALIVE_SECONDS)
                     if not changed.is_set():

@@ -16,6 +16,7 @@ from moorage.domain.deployment import Deployment, DeploymentSpec, Failure, Handl
 from moorage.domain.model import HubModel, ModelProfile
 from moorage.domain.observation import Observation, Replica, ReplicaState, Trouble
 from moorage.domain.steps import (
+    Abandon,
     Begin,
     Broken,
     Create,
@@ -179,6 +180,29 @@ def test_too_slow_is_a_failure() -> None:
     d = through(d, next_step(d, START + timedelta(seconds=60), LOADS))
     assert d.status.failure is not None
     assert d.status.failure.code == "readiness_timeout"
+
+
+def test_what_nobody_can_look_at_is_given_up_in_time() -> None:
+    d = through(loading(), Later("the provider is silent"))
+    d = replace(d, status=replace(d.status, retry_at=None))
+    assert isinstance(next_step(d, START + timedelta(seconds=59)), Look)
+    assert isinstance(next_step(d, START + timedelta(seconds=60)), Abandon)
+
+
+def test_what_was_lost_after_it_had_served_is_searched_for_anew() -> None:
+    later = START + timedelta(days=2)
+    d = through(loading(), Report(ANSWERS))
+    d = through(d, Report(LOADS), now=later)
+    assert d.phase is Phase.LOADING_MODEL
+    d = through(d, next_step(d, later, Vanished()), Removed(), now=later)
+    assert isinstance(next_step(d, later), Begin | Place), "not: out of time"
+
+
+def test_a_failure_no_longer_serves() -> None:
+    d = through(loading(), Report(ANSWERS))
+    d = through(d, Abandon(Failure("crash_loop", "it crashed")), Removed(), Enter(Phase.FAILED))
+    assert {c.type: c.status for c in d.status.conditions}["Serving"] == "false"
+    assert d.status.replicas.ready == 0
 
 
 def test_ready_is_taken_back_when_nothing_answers() -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 from moorage.domain.deployment import Phase
 from moorage.domain.naming import ExternalName
-from moorage.errors import HubUnavailable, ModelGated, QuotaExceeded, Rejected, Retry
+from moorage.errors import HubUnavailable, ModelGated, QuotaExceeded, Rejected, Retry, Unauthorized
 from moorage.ports import RevisionPlan
 
 from .conftest import World
@@ -205,3 +205,16 @@ async def test_the_sweeper_leaves_alone_what_is_not_of_our_making(world: World, 
     world.compute.add_stray("somebody-elses", plan)
     assert await world.sweeper().sweep() == 0
     assert list(world.compute.endpoints) == ["somebody-elses"]
+
+
+async def test_credentials_that_are_refused_for_a_while_tear_nothing_down(world: World) -> None:
+    async with world.driven():
+        id_ = await world.deploy()
+        ready = await world.until(id_, Phase.READY)
+        world.compute.faults.raise_next("observe", Unauthorized("the key is refused"), 2)
+        async with asyncio.timeout(10):
+            while "setback" not in await world.happened(id_):
+                await world.applied.wait()
+                world.applied.clear()
+        assert (await world.read(id_)).status.phase is Phase.READY
+    assert list(world.compute.endpoints) == [str(ExternalName(ready.id, 1, 1))]
