@@ -273,11 +273,13 @@ def _reported(
         return _in_phase(status, Phase.LOADING_MODEL, now), (Fact("deployment.loading_model", why),)
     if len(targets) < desired:
         return status, ()
+    again = status.ready_at is not None
     status = replace(_in_phase(status, Phase.READY, now), ready_at=now)
     status = _condition(status, ConditionType.SERVING, Truth.TRUE, "AllReplicas", "It answers.", now)
     status = _condition(status, ConditionType.PROGRESSING, Truth.TRUE, "Ready", "", now)
     seconds = (now - deployment.created_at).total_seconds()
-    return status, (Fact("deployment.ready", f"It answers, {seconds:.1f} s after it was asked for."),)
+    message = "It answers again." if again else f"It answers, {seconds:.1f} s after it was asked for."
+    return status, (Fact("deployment.ready", message),)
 
 
 def _removed(status: Status, now: datetime, luck: float) -> tuple[Status, tuple[Fact, ...]]:

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from moorage.domain.compute import Availability, Estimate, Offer, Placement, Rung
 from moorage.domain.decide import Observed, Patience, decide, desired_of
-from moorage.domain.deployment import Deployment, DeploymentSpec, Failure, Handle, Phase, Status
+from moorage.domain.deployment import (
+    ConditionType,
+    Deployment,
+    DeploymentSpec,
+    Failure,
+    Handle,
+    Phase,
+    Status,
+    Truth,
+)
 from moorage.domain.model import HubModel, ModelProfile
 from moorage.domain.observation import Observation, Replica, ReplicaState, Trouble
 from moorage.domain.steps import (
@@ -201,7 +210,7 @@ def test_what_was_lost_after_it_had_served_is_searched_for_anew() -> None:
 def test_a_failure_no_longer_serves() -> None:
     d = through(loading(), Report(ANSWERS))
     d = through(d, Abandon(Failure("crash_loop", "it crashed")), Removed(), Enter(Phase.FAILED))
-    assert {c.type: c.status for c in d.status.conditions}["Serving"] == "false"
+    assert {c.type: c.status for c in d.status.conditions}[ConditionType.SERVING] is Truth.FALSE
     assert d.status.replicas.ready == 0
 
 
