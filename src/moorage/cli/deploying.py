@@ -119,13 +119,13 @@ def _deploy(s: Session, body: dict[str, Any], *, wait: bool) -> None:
     if not wait:
         s.out.result(accepted, Text(id_))
         return
-    s.out.note(Text.assemble("Deploying ", (name, "bold"), f" as {id_}"))
     with waiting.interruptible(
         s,
         f"{name} goes on by itself, and costs what it costs.",
         f"  moorage events -f {name}   follows it",
         f"  moorage delete {name}      ends it",
     ):
+        s.out.note(Text.assemble("Deploying ", (name, "bold"), f" as {id_}"))
         waiting.until(s, id_, waiting.OVER)
         deployment = s.client.deployment(id_)
     if deployment["status"] in ("failed", "deleting", "deleted"):
