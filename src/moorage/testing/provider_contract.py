@@ -69,23 +69,23 @@ class ProviderContract:
     @pytest.fixture
     async def provider(self) -> Provider:
         """The provider under test. The fixture must close it and remove all that it started."""
-        raise NotImplementedError
+        pytest.fail("the suite needs a fixture `provider` of yours")
 
     @pytest.fixture
     async def restart(self) -> Restart:
         """A function that gives another provider on the same state, as the next service process would hold
         it. The fixture must close those too."""
-        raise NotImplementedError
+        pytest.fail("the suite needs a fixture `restart` of yours")
 
     @pytest.fixture
     def plan(self) -> RevisionPlan:
         """A plan of one replica that runs and becomes ready."""
-        raise NotImplementedError
+        pytest.fail("the suite needs a fixture `plan` of yours")
 
     @pytest.fixture
     def plan_without_room(self) -> RevisionPlan:
         """A plan that there is no room for."""
-        raise NotImplementedError
+        pytest.fail("the suite needs a fixture `plan_without_room` of yours")
 
     @pytest.fixture
     def credentials(self) -> Credentials | None:
