@@ -236,6 +236,10 @@ class Unauthorized(ProviderError):
     """The credentials are refused."""
 
 
+class PermissionMissing(ProviderError):
+    """The credentials are accepted, and may not do this."""
+
+
 class Gone(ProviderError):
     """What the handle named does not exist (any more)."""
 

@@ -12,12 +12,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
 
-from moorage.domain.compute import Feature, Offer, Requirements
+from moorage.domain.compute import Feature, Offer, Requirements, Serverless
 from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment, Handle, Phase
 from moorage.domain.event import Event
-from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, User
-from moorage.domain.model import ContainerImage, HubModel, ModelProfile, Source, UploadedModel
+from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, ProviderCredential, User
+from moorage.domain.model import (
+    CacheScope,
+    ContainerImage,
+    HubModel,
+    ModelProfile,
+    Source,
+    UploadedModel,
+)
 from moorage.domain.observation import Observation
 
 # -- small ones ---------------------------------------------------------------------------------------
@@ -36,6 +43,9 @@ class SecretBox(Protocol):
 
     def open(self, sealed: str, context: str) -> bytes:
         """Raises ValueError when the text was changed, moved, or sealed under a key that is gone."""
+
+    def derive(self, purpose: str) -> tuple[bytes, ...]:
+        """32 bytes for another use, one for each key of the ring: sign with the first, accept all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,26 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class Callback:
+    """Where a worker tells its state, and the secret of this endpoint alone (`whsec_…`) that it signs with."""
+
+    url: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCache:
+    """Where a worker finds and keeps weights. Private: `url` is the owner's `s3://bucket/prefix`, opened by
+    its keys. Shared: `url` is of the list of files that this service signs, and there are no keys."""
+
+    scope: CacheScope
+    url: str
+    endpoint_url: str | None = None
+    access_key_id: str | None = field(default=None, repr=False)
+    secret_access_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class RevisionPlan:
     """All that a provider needs to run one revision. `env` and `hub_token` are opened secrets."""
 
@@ -96,6 +126,11 @@ class RevisionPlan:
     concurrency: int | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     hub_token: str | None = field(default=None, repr=False)
+    serverless: Serverless = Serverless()
+    cache: WorkerCache | None = None
+    callback: Callback | None = None  # None: this service cannot be reached by a worker
+    dtype: str | None = None  # of the weights, where the model's spec knows better than its files
+    variant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +155,10 @@ class Provider(Protocol):
 
     name: str
     unsupported: Mapping[Feature, str]
+    credential_fields: Mapping[str, str]  # name and meaning of what opens an account; empty: none is needed
 
     async def check_credentials(self, credentials: Credentials | None) -> Account:
-        """Raises Unauthorized when they are refused."""
+        """Raises Unauthorized when they are refused, PermissionMissing when they open too little."""
 
     async def offers(self, need: Requirements, credentials: Credentials | None) -> Sequence[Offer]:
         """What is sold now. An offer too small for `need` is listed all the same, so that it can be refused
@@ -166,6 +202,30 @@ class Logs(Protocol):
 
 
 @runtime_checkable
+class BearerKeys(Protocol):
+    """A provider whose own account keys are taken as bearer tokens: the account is the tenant, and pays."""
+
+    def credentials_of(self, bearer: str) -> Credentials | None:
+        """Of a token that has the form of this provider's keys; None for any other. Asks nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What the provider says that it charged, USD, for the time since `since`."""
+
+    amount: float
+    since: datetime
+    until: datetime
+
+
+@runtime_checkable
+class Billing(Protocol):
+    """A provider that tells what it charged for an endpoint."""
+
+    async def billed(self, handle: Handle, credentials: Credentials | None, since: datetime) -> Bill: ...
+
+
+@runtime_checkable
 class Watch(Protocol):
     """A provider that tells when something changed, so that nobody has to poll it."""
 
@@ -181,11 +241,22 @@ class ProviderConfig:
     data_dir: Path  # the provider's own folder; survives restarts
     environ: Mapping[str, str] = field(repr=False)  # MOORAGE_* settings, its own among them
     hub_url: str = "https://huggingface.co"
+    installation: str = ""  # tells what this installation made from what another one did with the same account
 
 
 # -- store ------------------------------------------------------------------------------------------------
 
-Row = Organization | User | ApiKey | IdempotencyRecord | Deployment | Delivery | Receiver | WebhookSecret
+Row = (
+    Organization
+    | User
+    | ApiKey
+    | ProviderCredential
+    | IdempotencyRecord
+    | Deployment
+    | Delivery
+    | Receiver
+    | WebhookSecret
+)
 Claimable = Literal["deployments", "deliveries"]
 T = TypeVar("T")
 
@@ -322,6 +393,13 @@ class Store(Protocol):
     async def api_key_by_hash(self, hash_: str) -> ApiKey | None: ...
 
     async def api_keys(self, organization_id: str) -> Sequence[ApiKey]: ...
+
+    async def provider_credential(self, credential_id: str) -> ProviderCredential | None: ...
+
+    async def provider_credentials(
+        self, *, organization_id: str | None = None, provider: str | None = None
+    ) -> Sequence[ProviderCredential]:
+        """Oldest first, the removed ones too; of all organizations where none is given."""
 
     async def idempotency_record(self, record_id: str) -> IdempotencyRecord | None: ...
 

@@ -48,7 +48,10 @@ class LocalProvider:
         Feature.CONTAINER_IMAGE: "the local driver runs worker processes, not containers",
         Feature.SPOT: "this machine is not sold as spot capacity",
         Feature.REGION: "this machine has no region",
+        Feature.SERVERLESS: "the local driver keeps min_replicas processes and does not scale by workers",
+        Feature.MODEL_CACHE: "the local driver keeps downloaded weights on this machine's disk anyway",
     }
+    credential_fields: Mapping[str, str] = {}
 
     def __init__(self, settings: LocalSettings) -> None:
         self._settings = settings

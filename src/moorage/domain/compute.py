@@ -32,6 +32,8 @@ class Feature(StrEnum):
     SPOT = "spot"
     REGION = "region"
     SEVERAL_REPLICAS = "several_replicas"
+    SERVERLESS = "serverless"
+    MODEL_CACHE = "model_cache"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Offer:
     engines_missing: tuple[tuple[str, str], ...] = ()  # (runtime, why it cannot and what to install)
     load_seconds: float | None = None
     note: str | None = None  # e.g. how much is free of how much
+    by_running: bool = False  # billed by the replicas that run, as `Observation.running` tells; else by all
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,38 @@ class RuntimeOption:
     concessions: tuple[Concession, ...] = ()  # what would need less, the smallest cut first
 
 
+class EndpointType(StrEnum):
+    QUEUE = "queue"
+    LOAD_BALANCER = "load_balancer"
+
+
+class ScalerType(StrEnum):
+    QUEUE_DELAY = "queue_delay"  # seconds that a request may wait before a worker is added
+    REQUEST_COUNT = "request_count"  # requests for which one worker is kept
+
+
+@dataclass(frozen=True, slots=True)
+class Serverless:
+    """The owner's wishes about compute that scales by workers, down to none. None means: the provider's own
+    default. Times are in seconds."""
+
+    endpoint_type: EndpointType | None = None
+    workers_min: int | None = None
+    workers_max: int | None = None
+    idle_timeout: int | None = None  # that a worker stays after its last request
+    execution_timeout: float | None = None  # of one request
+    flashboot: bool | None = None
+    network_volumes: tuple[str, ...] = ()
+    data_centers: tuple[str, ...] = ()
+    scaler_type: ScalerType | None = None
+    scaler_value: float | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether there is any wish."""
+        return self != Serverless()
+
+
 @dataclass(frozen=True, slots=True)
 class Requirements:
     """What the core asks a provider for. A provider may use it to leave out what can never fit."""
@@ -103,6 +138,8 @@ class Requirements:
     source_kind: str  # "hub" | "upload" | "image"
     region: str | None = None
     spot: bool | None = None
+    serverless: Serverless = Serverless()
+    model_cache: bool = False
 
 
 @dataclass(frozen=True, slots=True)

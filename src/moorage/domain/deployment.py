@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
-from moorage.domain.compute import Estimate, PlacementPolicy, RefusedOffer, Rung
-from moorage.domain.model import ModelProfile, Source
+from moorage.domain.compute import Estimate, PlacementPolicy, RefusedOffer, Rung, Serverless
+from moorage.domain.model import ModelCache, ModelProfile, Source
+from moorage.domain.observation import Access, WorkerReport
 
 
 class Phase(StrEnum):
@@ -59,7 +60,8 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentSpec:
-    """What the owner asked for. `secrets` is sealed JSON `{"env": {...}, "hf_token": ...}`, or None."""
+    """What the owner asked for. `secrets` is sealed JSON `{"env": {...}, "hf_token": ..., "cache": {...}}`, or
+    None. `credentials` has the id of a stored credential for each provider that needs one and has one."""
 
     source: Source
     policy: PlacementPolicy = PlacementPolicy()
@@ -72,6 +74,9 @@ class DeploymentSpec:
     secrets: str | None = field(default=None, repr=False)
     webhook_url: str | None = None
     capacity_deadline_seconds: float = 1800.0
+    serverless: Serverless = Serverless()
+    cache: ModelCache = ModelCache()
+    credentials: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,7 @@ class Status:
     failure: Failure | None = None
     replicas: ReplicaCounts = ReplicaCounts()
     targets: tuple[str, ...] = ()  # base URLs of the replicas that answer, read by the gateway
+    access: Access = Access()  # how they are spoken to
     ready_at: datetime | None = None
     meter: Meter = Meter()
     setbacks: int = 0  # passing failures in a row of the step under way
@@ -163,7 +169,7 @@ class Status:
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """`version` counts writes and is what compare-and-set compares; `due_at` is when the engine should look
-    again, None for never; both are kept by the store as columns."""
+    again, None for never; both are kept by the store as columns. `report` is written by its workers."""
 
     id: str
     organization_id: str
@@ -174,6 +180,7 @@ class Deployment:
     created_by: str
     revision: int = 1
     deleted_at: datetime | None = None  # set: its owner wants it gone
+    report: WorkerReport | None = None
     due_at: datetime | None = None
     version: int = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -15,6 +16,7 @@ class Permission(StrEnum):
     DEPLOY = "deploy"
     MANAGE_WEBHOOKS = "manage_webhooks"
     MANAGE_KEYS = "manage_keys"
+    MANAGE_CREDENTIALS = "manage_credentials"
 
 
 class Role(StrEnum):
@@ -42,12 +44,25 @@ def may_grant(granter: Role, granted: Role) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderAccount:
+    """A provider's account, as opened by the values that its owner sent. Never printed, never kept."""
+
+    provider: str
+    values: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
-    """Somebody who has proved who they are. `id` is a user's or a key's."""
+    """Somebody who has proved who they are. `id` is a user's or a key's.
+
+    `account` is set when the bearer token was a provider's own key: then the account is the tenant, and pays.
+    It is there for the time of one request.
+    """
 
     id: str
     organization_id: str
     role: Role
+    account: ProviderAccount | None = field(default=None, repr=False, compare=False)
 
     def may(self, permission: Permission) -> bool:
         return permission in PERMISSIONS[self.role]
@@ -85,6 +100,23 @@ class ApiKey:
     created_at: datetime
     created_by: str
     revoked_at: datetime | None = None
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderCredential:
+    """What opens an organization's account at a provider. `sealed` is JSON of the values; it is empty once the
+    credential was removed. `hint` is what its owner may tell it by."""
+
+    id: str
+    organization_id: str
+    provider: str
+    name: str
+    sealed: str = field(repr=False)
+    hint: str
+    created_at: datetime
+    created_by: str
+    removed_at: datetime | None = None
     version: int = 0
 
 

@@ -32,6 +32,22 @@ class ContainerImage:
 Source = HubModel | UploadedModel | ContainerImage
 
 
+class CacheScope(StrEnum):
+    OFF = "off"
+    PRIVATE = "private"  # the owner's bucket: read, and filled after the first download
+    SHARED = "shared"  # the operator's bucket: read only, for models on its list
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCache:
+    """Where weights are kept between starts. `url` is `s3://bucket/prefix` of the private scope; its keys are
+    among the deployment's sealed secrets."""
+
+    scope: CacheScope = CacheScope.OFF
+    url: str | None = None
+    endpoint_url: str | None = None  # of an S3 that is not AWS's
+
+
 class WeightFormat(StrEnum):
     SAFETENSORS = "safetensors"
     PYTORCH = "pytorch"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -31,16 +33,62 @@ class Trouble(StrEnum):
     REJECTED = "rejected"
 
 
+class Face(StrEnum):
+    """What a replica's URL takes."""
+
+    HTTP = "http"  # requests: `/infer` and what else the worker has
+    JOBS = "jobs"  # jobs: `/run`, `/runsync`, `/status/{job}`, `/cancel/{job}`, `/health`
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How the replicas of an endpoint are spoken to. `bearer` names the credential value that goes with every
+    request as a bearer token; None: none does."""
+
+    face: Face = Face.HTTP
+    bearer: str | None = None
+
+
+class WorkerState(StrEnum):
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker said of itself last. `endpoint` is the external name that it runs under."""
+
+    endpoint: str
+    worker: str
+    state: WorkerState
+    at: datetime
+    stage: str | None = None
+    percent: float | None = None
+    load_seconds: float | None = None
+    from_cache: bool | None = None
+    cause: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """What the provider sees now. `trouble` is set when waiting will not help; `log_tail` then has the last
-    lines of the replica's log, oldest first."""
+    lines of the replica's log, oldest first.
+
+    `ref` is what the provider wants to find in the handle at its next look, besides what is there; the engine
+    stores it. `drift` says what somebody changed behind our back, in words; the engine then applies the plan
+    again. `running` is how many replicas are billed now, where that is not simply all of them.
+    """
 
     replicas: tuple[Replica, ...]
     stage: str | None = None  # what it is doing, in a word: "downloading", "loading", …
     trouble: Trouble | None = None
     message: str | None = None
     log_tail: tuple[str, ...] = ()
+    access: Access = Access()
+    ref: Mapping[str, str] | None = None
+    drift: str | None = None
+    running: int | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -271,6 +271,7 @@ class InProcessProvider:
         self.compute = compute or InProcessCompute()
         self.name = self.compute.name
         self.unsupported: Mapping[Feature, str] = dict(unsupported or {})
+        self.credential_fields: Mapping[str, str] = {}
         self._watches: set[asyncio.Queue[str | None]] = set()
 
     async def check_credentials(self, credentials: Credentials | None) -> Account:
