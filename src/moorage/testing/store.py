@@ -18,7 +18,7 @@ from typing import TypeAlias, TypeVar
 from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment
 from moorage.domain.event import Event
-from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, User
+from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, ProviderCredential, User
 from moorage.errors import AlreadyExists, StaleWrite
 from moorage.ports import (
     Append,
@@ -44,6 +44,7 @@ _KINDS: dict[type, str] = {
     Organization: "organization",
     User: "user",
     ApiKey: "api_key",
+    ProviderCredential: "provider_credential",
     IdempotencyRecord: "idempotency_record",
     Deployment: "deployment",
     Delivery: "delivery",
@@ -165,6 +166,19 @@ class MemoryStore:
     async def api_keys(self, organization_id: str) -> Sequence[ApiKey]:
         keys = [key for key in await self._rows(ApiKey) if key.organization_id == organization_id]
         return sorted(keys, key=lambda key: (key.created_at, key.id))
+
+    async def provider_credential(self, credential_id: str) -> ProviderCredential | None:
+        return await self._row(ProviderCredential, credential_id)
+
+    async def provider_credentials(
+        self, *, organization_id: str | None = None, provider: str | None = None
+    ) -> Sequence[ProviderCredential]:
+        found = [
+            row
+            for row in await self._rows(ProviderCredential)
+            if organization_id in (None, row.organization_id) and provider in (None, row.provider)
+        ]
+        return sorted(found, key=lambda row: (row.created_at, row.id))
 
     async def idempotency_record(self, record_id: str) -> IdempotencyRecord | None:
         return await self._row(IdempotencyRecord, record_id)

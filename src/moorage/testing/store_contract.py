@@ -26,6 +26,7 @@ from moorage.testing.store_rows import (
     NOW,
     after,
     api_key,
+    credential,
     delivery,
     deployment,
     event,
@@ -62,6 +63,7 @@ class StoreContract(LeaseContract):
             (user(), lambda s: s.user_named("ada")),
             (api_key(), lambda s: s.api_key("key_1", "org_a")),
             (api_key(), lambda s: s.api_key_by_hash(f"{1:064x}")),
+            (credential(), lambda s: s.provider_credential("crd_1")),
             (
                 IdempotencyRecord("org_a k", "org_a", "f", 202, "sealed", NOW),
                 lambda s: s.idempotency_record("org_a k"),
@@ -79,6 +81,18 @@ class StoreContract(LeaseContract):
         assert await read(store) is None
         await store.commit([Insert(row)])
         assert await read(store) == replace(row, version=1)
+
+    async def test_credentials_are_listed_by_organization_and_provider(self, store: Store) -> None:
+        rows = (credential(2), credential(1), credential(3, provider="other"), credential(4, "org_b"))
+        await store.commit([Insert(row) for row in rows])
+
+        async def ids(**where: str) -> list[str]:
+            return [row.id for row in await store.provider_credentials(**where)]
+
+        assert await ids(organization_id="org_a") == ["crd_1", "crd_2", "crd_3"]
+        assert await ids(provider="runpod") == ["crd_1", "crd_2", "crd_4"]
+        assert await ids(organization_id="org_a", provider="runpod") == ["crd_1", "crd_2"]
+        assert await ids(organization_id="org_c") == []
 
     async def test_rows_are_there_for_the_next_process(self, store: Store, second: Store) -> None:
         await store.commit([Insert(deployment()), Append(event())])

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from moorage.domain.delivery import Delivery
 from moorage.domain.deployment import Deployment, DeploymentSpec, Phase, Status
 from moorage.domain.event import Event
-from moorage.domain.identity import ApiKey, Role, User
+from moorage.domain.identity import ApiKey, ProviderCredential, Role, User
 from moorage.domain.model import HubModel
 from moorage.ports import Lease, Store
 
@@ -64,6 +64,11 @@ def api_key(number: int = 1, organization: str = "org_a") -> ApiKey:
     return ApiKey(
         f"key_{number}", organization, "ci", Role.DEPLOYER, f"{number:064x}", "mrg_ab", after(number), "usr_1"
     )
+
+
+def credential(number: int = 1, organization: str = "org_a", provider: str = "runpod") -> ProviderCredential:
+    id_ = f"crd_{number}"
+    return ProviderCredential(id_, organization, provider, "main", "sealed", "rpa_…", after(number), "usr_1")
 
 
 def user(number: int = 1, username: str = "ada") -> User:

@@ -30,7 +30,7 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
 def test_migrations_and_tables_agree(connection: Connection) -> None:
     context = MigrationContext.configure(connection, opts={"compare_type": True})
     assert compare_metadata(context, metadata) == []
-    assert len(metadata.tables) == 10
+    assert {"deployments", "deliveries", "events"} <= set(metadata.tables)
 
 
 def test_the_comparison_would_notice(connection: Connection) -> None:

@@ -13,7 +13,7 @@ from moorage.adapters.sql.codec import Codec, maybe_micros, to_micros
 from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment
 from moorage.domain.event import Event
-from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, User
+from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, ProviderCredential, User
 from moorage.ports import Row, holds_name, model_of, provider_of
 
 Value: TypeAlias = str | int | bool | None
@@ -92,6 +92,14 @@ def _of_api_key(row: ApiKey) -> dict[str, Value]:
     }
 
 
+def _of_credential(row: ProviderCredential) -> dict[str, Value]:
+    return {
+        "organization_id": row.organization_id,
+        "provider": row.provider,
+        "created_at": to_micros(row.created_at),
+    }
+
+
 def _of_record(row: IdempotencyRecord) -> dict[str, Value]:
     return {"created_at": to_micros(row.created_at)}
 
@@ -103,6 +111,9 @@ def _nothing(row: Row) -> dict[str, Value]:
 ORGANIZATION = Kind("organization", tables.organizations, Codec(Organization), _nothing)
 USER = Kind("user", tables.users, Codec(User), _of_user, Unique(("username",), "username"))
 API_KEY = Kind("api_key", tables.api_keys, Codec(ApiKey), _of_api_key, Unique(("hash",), None))
+PROVIDER_CREDENTIAL = Kind(
+    "provider_credential", tables.provider_credentials, Codec(ProviderCredential), _of_credential
+)
 IDEMPOTENCY_RECORD = Kind(
     "idempotency_record", tables.idempotency_records, Codec(IdempotencyRecord), _of_record
 )
@@ -125,6 +136,7 @@ _BY_TYPE: Mapping[type, Kind[Any]] = {
     Organization: ORGANIZATION,
     User: USER,
     ApiKey: API_KEY,
+    ProviderCredential: PROVIDER_CREDENTIAL,
     IdempotencyRecord: IDEMPOTENCY_RECORD,
     Receiver: RECEIVER,
     WebhookSecret: WEBHOOK_SECRET,

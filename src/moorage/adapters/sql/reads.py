@@ -14,12 +14,19 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, select, tup
 
 from moorage.adapters.sql import tables
 from moorage.adapters.sql.codec import maybe_instant
-from moorage.adapters.sql.kinds import API_KEY, DELIVERY, DEPLOYMENT, EVENT_CODEC, Kind
+from moorage.adapters.sql.kinds import (
+    API_KEY,
+    DELIVERY,
+    DEPLOYMENT,
+    EVENT_CODEC,
+    PROVIDER_CREDENTIAL,
+    Kind,
+)
 from moorage.adapters.sql.paging import Position, decode_cursor, encode_cursor
 from moorage.domain.delivery import Delivery
 from moorage.domain.deployment import Deployment
 from moorage.domain.event import Event
-from moorage.domain.identity import ApiKey
+from moorage.domain.identity import ApiKey, ProviderCredential
 from moorage.ports import DeliveryFilter, DeploymentFilter, Page, Row
 
 R = TypeVar("R", bound=Row)
@@ -96,6 +103,17 @@ def api_key(connection: Connection, key_id: str, organization_id: str) -> ApiKey
 def api_keys(connection: Connection, organization_id: str) -> Sequence[ApiKey]:
     bodies = connection.execute(_API_KEYS, {"organization_id": organization_id}).scalars()
     return [API_KEY.codec.load(body) for body in bodies]
+
+
+def provider_credentials(
+    connection: Connection, organization_id: str | None, provider: str | None
+) -> Sequence[ProviderCredential]:
+    columns = tables.provider_credentials.c
+    statement = select(columns.body).order_by(columns.created_at, columns.id)
+    for column, value in ((columns.organization_id, organization_id), (columns.provider, provider)):
+        if value is not None:
+            statement = statement.where(column == value)
+    return [PROVIDER_CREDENTIAL.codec.load(body) for body in connection.execute(statement).scalars()]
 
 
 def due(kind: Kind[L], body: str, due_at: int | None) -> L:

@@ -11,7 +11,7 @@ from moorage.adapters.sql.sqlite import SqliteDatabase
 from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment
 from moorage.domain.event import Event
-from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, User
+from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, ProviderCredential, User
 from moorage.ports import Claimable, DeliveryFilter, DeploymentFilter, Lease, Page, Write
 
 
@@ -109,6 +109,15 @@ class SqlStore:
 
     async def api_keys(self, organization_id: str) -> Sequence[ApiKey]:
         return await self._database.read(lambda c: reads.api_keys(c, organization_id))
+
+    async def provider_credential(self, credential_id: str) -> ProviderCredential | None:
+        kind = kinds.PROVIDER_CREDENTIAL
+        return await self._database.read(lambda c: reads.row_by(c, kind, "id", credential_id))
+
+    async def provider_credentials(
+        self, *, organization_id: str | None = None, provider: str | None = None
+    ) -> Sequence[ProviderCredential]:
+        return await self._database.read(lambda c: reads.provider_credentials(c, organization_id, provider))
 
     async def idempotency_record(self, record_id: str) -> IdempotencyRecord | None:
         return await self._database.read(lambda c: reads.row_by(c, kinds.IDEMPOTENCY_RECORD, "id", record_id))

@@ -59,6 +59,19 @@ api_keys = Table(
 Index("uq_api_keys_hash", api_keys.c.hash, unique=True)
 Index(None, api_keys.c.organization_id, api_keys.c.created_at, api_keys.c.id)
 
+provider_credentials = Table(
+    "provider_credentials",
+    metadata,
+    _id(),
+    _key("organization_id"),
+    _key("provider"),
+    _instant("created_at"),
+    *_tail(),
+    PrimaryKeyConstraint("id"),
+)
+Index(None, provider_credentials.c.organization_id, provider_credentials.c.created_at)
+Index(None, provider_credentials.c.provider)
+
 idempotency_records = Table(
     "idempotency_records", metadata, _id(), _instant("created_at"), *_tail(), PrimaryKeyConstraint("id")
 )
