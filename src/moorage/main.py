@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -29,28 +30,35 @@ from moorage.adapters.system import SystemClock, SystemIds
 from moorage.adapters.tokens import JwtTokens
 from moorage.api.app import create_app
 from moorage.api.context import Services
+from moorage.credentials import Vault
 from moorage.domain.decide import Patience
 from moorage.domain.deployment import Deployment, Phase
 from moorage.domain.identity import Principal
+from moorage.domain.model import SharedCachePolicy
 from moorage.domain.notice import NewId
+from moorage.domain.worker_callback import PURPOSE, endpoint_secret
 from moorage.engine.drive import Driver
 from moorage.engine.effects import Effects
 from moorage.engine.loop import Engine, EngineSettings
 from moorage.engine.outbox import Outbox, OutboxLimits
 from moorage.engine.sweeper import Sweeper
 from moorage.engine.webhook_attempt import WebhookAttempt
+from moorage.errors import BadGateway, Unauthorized
 from moorage.gateway import heap
 from moorage.gateway.asgi import App, RawHeaders
 from moorage.gateway.proxy import Gateway, Limits
 from moorage.gateway.routes import Route, RoutePublisher
 from moorage.planning import Planner
-from moorage.ports import Clock, Outgoing, Provider, ProviderConfig, Store
+from moorage.ports import Callback, Clock, Outgoing, Provider, ProviderConfig, Store
 from moorage.services.authentication import Authenticator
+from moorage.services.credentials import ProviderCredentials
 from moorage.services.deployments import Deployments, Surroundings
 from moorage.services.idempotency import Idempotency
 from moorage.services.identity import Identity
 from moorage.services.keys import ApiKeys
+from moorage.services.prices import Prices
 from moorage.services.webhooks import Webhooks
+from moorage.services.worker_reports import WorkerReports
 from moorage.settings import Settings
 from moorage.signals import Signals
 
@@ -118,13 +126,47 @@ class Service:
 def load_providers(settings: Settings, environ: Mapping[str, str]) -> dict[str, Provider]:
     """One of each installed distribution that names the entry point. Needs the running loop."""
     visible = {name: value for name, value in environ.items() if name.startswith("MOORAGE_")}
+    if "DOCKER_IMAGE" in environ:
+        visible["DOCKER_IMAGE"] = environ["DOCKER_IMAGE"]
+    installation = settings.installation or _made_once(settings.data_dir / "installation")
     found: dict[str, Provider] = {}
     for entry in sorted(entry_points(group="moorage.providers"), key=lambda e: e.name):
         folder = (settings.data_dir / entry.name).resolve()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         make: Callable[[ProviderConfig], Provider] = entry.load()
-        found[entry.name] = make(ProviderConfig(folder, visible, settings.hub_url))
+        short = f"{entry.name.upper()}_"  # a provider's own prefix is understood without ours
+        own = {f"MOORAGE_{name}": value for name, value in environ.items() if name.startswith(short)}
+        config = ProviderConfig(folder, {**own, **visible}, settings.hub_url, installation)
+        found[entry.name] = make(config)
     return found
+
+
+def _made_once(path: Path) -> str:
+    """The text of the file, made up when it is missing; of several processes, the first one's stands."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.suppress(FileExistsError), path.open("x") as file:
+        file.write(secrets.token_hex(8))
+    return path.read_text().strip()
+
+
+@dataclass(frozen=True, slots=True)
+class PublicLinks:
+    """How workers reach this service: under the URL that the operator gave it. Without one they cannot."""
+
+    public_url: str | None
+    key: bytes
+    shares_cache: bool
+
+    def callback(self, endpoint: str) -> Callback | None:
+        if self.public_url is None:
+            return None
+        url = f"{self.public_url}/v1/workers/{endpoint}/state"
+        return Callback(url, endpoint_secret(self.key, endpoint))
+
+    def shared_cache(self, endpoint: str) -> str | None:
+        if self.public_url is None or not self.shares_cache:
+            return None
+        return f"{self.public_url}/v1/workers/{endpoint}/cache"
 
 
 @contextlib.asynccontextmanager
@@ -154,11 +196,19 @@ async def running(
         stack.callback(passwords.close)
         tokens = JwtTokens(box.derive("jwt"), timedelta(hours=settings.token_hours))
         planner = Planner(hub, providers, catalog(), clock)
-        authenticator = Authenticator(store, tokens, clock)
+        authenticator = Authenticator(store, tokens, clock, providers)
+        vault = Vault(store, box, clock)
+        shared_cache = None
+        links = PublicLinks(
+            public_url if settings.public_url is not None else None,
+            box.derive(PURPOSE)[0],
+            shared_cache is not None,
+        )
+        credentials = ProviderCredentials(store, providers, vault, box, clock, new_id)
         attempt = WebhookAttempt(store, outgoing, box, clock, new_id, timeout=ATTEMPT_SECONDS)
         driver = Driver(
             store,
-            Effects(providers, planner, box),
+            Effects(providers, planner, box, vault, links),
             clock,
             new_id,
             public_url=public_url,
@@ -171,6 +221,7 @@ async def running(
         sweeper = Sweeper(
             store,
             providers,
+            vault,
             clock,
             new_id,
             every=settings.sweep_seconds,
@@ -190,6 +241,9 @@ async def running(
                     signals,
                     public_url,
                     lambda deployment_id: service.written(deployment_id),
+                    credentials,
+                    vault,
+                    _shared_cache_policy(settings),
                 )
             ),
             identity=Identity(store, box, passwords, tokens, clock, new_id),
@@ -197,6 +251,16 @@ async def running(
             authenticator=authenticator,
             webhooks=Webhooks(store, box, clock, new_id, outbox.wake),
             idempotency=Idempotency(store, box, clock),
+            credentials=credentials,
+            prices=Prices(store, planner, providers, credentials, vault, clock),
+            worker_reports=WorkerReports(
+                store,
+                box,
+                shared_cache,
+                clock,
+                new_id,
+                lambda deployment_id: service.written(deployment_id),
+            ),
         )
         routes = RoutePublisher()
         gateway = Gateway(
@@ -204,6 +268,7 @@ async def running(
             gateway_authenticator(authenticator),
             create_app(services, max_body_bytes=settings.max_body_bytes),
             limits=Limits(body_bytes=settings.max_infer_bytes, answer=settings.infer_timeout_seconds),
+            bearer=gateway_bearer(vault),
         )
         stack.push_async_callback(gateway.aclose)
         service = Service(gateway, settings, store, engine, routes, signals, outbox, clock, new_id)
@@ -239,6 +304,26 @@ def gateway_authenticator(
         return authenticator.authenticate_header(None)
 
     return authenticate
+
+
+def gateway_bearer(vault: Vault) -> Callable[[Route], Awaitable[str]]:
+    async def bearer(route: Route) -> str:
+        try:
+            opened = await vault.open(route.credential_id or "")
+        except Unauthorized as error:
+            raise BadGateway(error.detail, code="provider_key_missing", advice=error.advice) from error
+        return opened.values[route.access.bearer or ""]
+
+    return bearer
+
+
+def _shared_cache_policy(settings: Settings) -> SharedCachePolicy:
+    names = settings.shared_cache_allowed_models.split(",")
+    return SharedCachePolicy(
+        settings.shared_cache_url is not None,
+        frozenset(name.strip().lower() for name in names if name.strip()),
+        settings.shared_cache_reject_unlisted,
+    )
 
 
 async def _kept_running(name: str, run: Callable[[], Awaitable[None]]) -> None:

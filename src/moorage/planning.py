@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from moorage.domain.catalog import Catalog
+from moorage.domain.catalog import Catalog, ModelSpec
 from moorage.domain.compute import (
     Availability,
     Estimate,
@@ -24,13 +24,16 @@ from moorage.domain.compute import (
 )
 from moorage.domain.deployment import DeploymentSpec
 from moorage.domain.estimate import runtime_options
-from moorage.domain.model import ContainerImage, HubModel, ModelProfile, Source
+from moorage.domain.model import CacheScope, ContainerImage, HubModel, ModelProfile, Source
 from moorage.domain.placement import place
 from moorage.errors import Invalid, ProviderError, Retry
-from moorage.ports import Clock, ModelHub, Provider
+from moorage.ports import Clock, Credentials, ModelHub, Provider
 
 REFUSAL_SECONDS = 60.0  # how long a refused offer is tried last
 REFUSALS_KEPT = 1000
+OFFERS_SECONDS = 10.0  # for one provider to tell its offers
+
+Opened = Mapping[str, Credentials]  # by provider
 
 # Of an image nothing can be read: it fits wherever its provider runs images.
 _IMAGE_OPTIONS = tuple(
@@ -53,6 +56,14 @@ class Plan:
         return self.options[0].estimate if self.options and self.profile else None
 
 
+@dataclass(frozen=True, slots=True)
+class Market:
+    """`refused` are the providers that sell nothing to this caller now, and why."""
+
+    offers: tuple[Offer, ...]
+    refused: tuple[RefusedOffer, ...]
+
+
 class Planner:
     def __init__(
         self, hub: ModelHub, providers: Mapping[str, Provider], catalog: Catalog, clock: Clock
@@ -73,10 +84,22 @@ class Planner:
             return await self._hub.profile(source, hf_token)
         return None
 
-    async def plan(self, spec: DeploymentSpec, hf_token: str | None) -> Plan:
-        return await self.place(spec, await self.profile(spec.source, hf_token))
+    def model_spec(self, source: Source) -> ModelSpec | None:
+        """What the registry knows of the model."""
+        return self._catalog.spec(source.repo_id) if isinstance(source, HubModel) else None
 
-    async def place(self, spec: DeploymentSpec, profile: ModelProfile | None) -> Plan:
+    async def plan(self, spec: DeploymentSpec, hf_token: str | None, opened: Opened) -> Plan:
+        return await self.place(spec, await self.profile(spec.source, hf_token), opened)
+
+    async def market(self, opened: Opened, *, own_accounts_only: bool) -> Market:
+        """All that can be had now, whatever it is for."""
+        need = Requirements((), 1, "hub")
+        policy = PlacementPolicy(own_accounts_only=own_accounts_only)
+        answers = await asyncio.gather(*(self._offers(p, need, policy, opened) for p in self._asked(policy)))
+        offers = tuple(offer for found, _ in answers for offer in found)
+        return Market(offers, tuple(r for _, refusals in answers for r in refusals))
+
+    async def place(self, spec: DeploymentSpec, profile: ModelProfile | None, opened: Opened) -> Plan:
         """Raises ModelUnreadable when no runtime serves the model, Retry when none of those that answered has
         an offer that fits, and one did not answer."""
         options = self._options(spec, profile)
@@ -87,9 +110,11 @@ class Planner:
             "image" if isinstance(spec.source, ContainerImage) else "hub",
             policy.region,
             policy.spot,
+            spec.serverless,
+            spec.cache.scope is not CacheScope.OFF,
         )
         asked = self._asked(policy)
-        answers = await asyncio.gather(*(self._offers(p, need) for p in asked))
+        answers = await asyncio.gather(*(self._offers(p, need, policy, opened) for p in asked))
         offers = [offer for found, _ in answers for offer in found]
         refused = tuple(r for _, refusals in answers for r in refusals)
         placement = place(options, offers, policy, self._refused_lately())
@@ -130,19 +155,41 @@ class Planner:
         return (provider,)
 
     async def _offers(
-        self, provider: Provider, need: Requirements
+        self, provider: Provider, need: Requirements, policy: PlacementPolicy, opened: Opened
     ) -> tuple[Sequence[Offer], tuple[RefusedOffer, ...]]:
-        for feature in needed_features(need):
-            reason = provider.unsupported.get(feature)
-            if reason is not None:
-                change = _WITHOUT[feature]
-                return (), (RefusedOffer(provider.name, None, 0, reason, change),)
+        credentials = opened.get(provider.name)
+        barred = _barred(provider, need, policy, known=credentials is not None)
+        if barred is not None:
+            return (), (barred,)
         try:
-            return await provider.offers(need, None), ()
+            async with asyncio.timeout(OFFERS_SECONDS):
+                return await provider.offers(need, credentials), ()
+        except TimeoutError:
+            reason = f"{provider.name} did not tell its offers within {OFFERS_SECONDS:.0f} s"
+            return (), (_Silent(provider.name, None, 0, reason),)
         except Retry as error:
             return (), (_Silent(provider.name, None, 0, error.detail, error.advice),)
         except ProviderError as error:
             return (), (RefusedOffer(provider.name, None, 0, error.detail, error.advice),)
+
+
+def _barred(
+    provider: Provider, need: Requirements, policy: PlacementPolicy, *, known: bool
+) -> RefusedOffer | None:
+    """Why the provider need not be asked; `known` says whether the owner has an account there."""
+    name = provider.name
+    if policy.own_accounts_only and not known:
+        reason = "this service's own compute is for its own organizations, not for accounts elsewhere"
+        return RefusedOffer(name, None, 0, reason, "use an API key of this service")
+    if provider.credential_fields and not known:
+        reason = f"no {name} account is known: {' and '.join(provider.credential_fields)} is missing"
+        change = f"store a {name} account with POST /v1/credentials, or choose another provider"
+        return RefusedOffer(name, None, 0, reason, change)
+    for feature in needed_features(need):
+        unable = provider.unsupported.get(feature)
+        if unable is not None:
+            return RefusedOffer(name, None, 0, unable, _WITHOUT[feature])
+    return None
 
 
 class _Silent(RefusedOffer):
@@ -156,6 +203,8 @@ _WITHOUT = {
     Feature.SPOT: "leave out spot, or choose another provider",
     Feature.REGION: "leave out region, or choose another provider",
     Feature.SEVERAL_REPLICAS: "ask for one replica, or choose another provider",
+    Feature.SERVERLESS: "leave out workers_min and the like, or choose another provider",
+    Feature.MODEL_CACHE: "leave out cache_scope, or choose another provider",
 }
 
 
@@ -166,6 +215,8 @@ def needed_features(need: Requirements) -> tuple[Feature, ...]:
         Feature.SPOT: need.spot is True,
         Feature.REGION: need.region is not None,
         Feature.SEVERAL_REPLICAS: need.replicas > 1,
+        Feature.SERVERLESS: need.serverless.asked,
+        Feature.MODEL_CACHE: need.model_cache,
     }
     return tuple(feature for feature, is_wanted in wanted.items() if is_wanted)
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
 
-from moorage.domain.compute import Feature, Offer, Requirements, Serverless
+from moorage.domain.compute import Bill, Feature, Offer, Requirements, Serverless
 from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment, Handle, Phase
 from moorage.domain.event import Event
@@ -71,6 +71,23 @@ class ModelHub(Protocol):
         """Reads metadata only, never weights. Raises a ModelError, or HubUnavailable."""
 
 
+@dataclass(frozen=True, slots=True)
+class CachedFile:
+    """A file of a model in the shared cache; `url` opens it for a while, and for reading only."""
+
+    path: str
+    size: int
+    url: str = field(repr=False)
+
+
+class SharedModelCache(Protocol):
+    """The operator's bucket of weights, for models of its list."""
+
+    async def manifest(self, repo_id: str, revision: str) -> Sequence[CachedFile] | None:
+        """All files of the model at that commit; None when it is not there whole. Raises OSError when the
+        bucket cannot be read."""
+
+
 # -- providers ------------------------------------------------------------------------------------------
 
 
@@ -91,7 +108,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """Where a worker tells its state, and the secret of this endpoint alone (`whsec_…`) that it signs with."""
+    """Where a worker tells its state, and what it signs with: a secret (`whsec_…`) of its endpoint alone."""
 
     url: str
     secret: str = field(repr=False)
@@ -209,15 +226,6 @@ class BearerKeys(Protocol):
         """Of a token that has the form of this provider's keys; None for any other. Asks nobody."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
-    """What the provider says that it charged, USD, for the time since `since`."""
-
-    amount: float
-    since: datetime
-    until: datetime
-
-
 @runtime_checkable
 class Billing(Protocol):
     """A provider that tells what it charged for an endpoint."""
@@ -241,7 +249,9 @@ class ProviderConfig:
     data_dir: Path  # the provider's own folder; survives restarts
     environ: Mapping[str, str] = field(repr=False)  # MOORAGE_* settings, its own among them
     hub_url: str = "https://huggingface.co"
-    installation: str = ""  # tells what this installation made from what another one did with the same account
+    installation: str = (
+        ""  # tells what this installation made from what another one did with the same account
+    )
 
 
 # -- store ------------------------------------------------------------------------------------------------

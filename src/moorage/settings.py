@@ -30,6 +30,35 @@ class Settings(BaseSettings):
     )
     bootstrap_user: str | None = None
     bootstrap_password: SecretStr | None = None
+    installation: str | None = Field(
+        None,
+        pattern="^[a-z0-9-]{4,40}$",
+        description="tells what this installation made; made on first start under the data dir",
+    )
+    shared_cache_url: str | None = Field(
+        None,
+        pattern="^s3://",
+        validation_alias=AliasChoices("MOORAGE_SHARED_CACHE_URL", "S3_MODEL_URL"),
+        description="s3://bucket/prefix of the operator's bucket of weights",
+    )
+    shared_cache_access_key_id: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("MOORAGE_SHARED_CACHE_ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID")
+    )
+    shared_cache_secret_access_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("MOORAGE_SHARED_CACHE_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY")
+    )
+    shared_cache_endpoint_url: str | None = Field(
+        None, validation_alias=AliasChoices("MOORAGE_SHARED_CACHE_ENDPOINT_URL", "AWS_ENDPOINT_URL")
+    )
+    shared_cache_allowed_models: str = Field(
+        "",
+        validation_alias=AliasChoices("MOORAGE_SHARED_CACHE_ALLOWED_MODELS", "SHARED_CACHE_ALLOWED_MODELS"),
+        description="repo ids by comma",
+    )
+    shared_cache_reject_unlisted: bool = Field(
+        True,
+        validation_alias=AliasChoices("MOORAGE_SHARED_CACHE_REJECT_UNLISTED", "SHARED_CACHE_REJECT_UNLISTED"),
+    )
     log_format: str = Field("auto", pattern="^(auto|json|console)$")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     max_body_bytes: int = Field(1 << 20, gt=0)

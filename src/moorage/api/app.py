@@ -10,7 +10,17 @@ from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from moorage import __version__
-from moorage.api import deployments, identity, infer, problems, schemas, webhooks
+from moorage.api import (
+    credentials,
+    deployments,
+    identity,
+    infer,
+    market,
+    problems,
+    schemas,
+    webhooks,
+    workers,
+)
 from moorage.api.context import Services
 from moorage.api.json import as_json
 from moorage.api.limits import BodyLimit
@@ -41,9 +51,10 @@ def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
         title="Moorage", version=__version__, description=_ABOUT, redoc_url=None, redirect_slashes=False
     )
     app.state.services = services
-    for router in (deployments.router, webhooks.router, identity.router):
+    guarded = (deployments.router, market.router, credentials.router, webhooks.router, identity.router)
+    for router in guarded:
         app.include_router(router, dependencies=[Depends(known_query)])
-    for router in (infer.router, identity.sign_in, health):
+    for router in (infer.router, workers.router, identity.sign_in, health):
         app.include_router(router)
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
@@ -66,7 +77,7 @@ def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
 
 def _restore_nulls(parts: dict[str, Any]) -> None:
     """FastAPI drops every null of the document, those inside examples too, which then break their schema."""
-    for module in (schemas, webhooks, identity, infer, problems):
+    for module in (schemas, webhooks, identity, infer, problems, credentials, workers):
         for name, model in inspect.getmembers(module, inspect.isclass):
             if issubclass(model, BaseModel) and name in parts:
                 extra = model.model_config.get("json_schema_extra")

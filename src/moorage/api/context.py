@@ -11,11 +11,14 @@ from fastapi.security.base import SecurityBase
 
 from moorage.domain.identity import Principal
 from moorage.services.authentication import Authenticator
+from moorage.services.credentials import ProviderCredentials
 from moorage.services.deployments import Deployments
 from moorage.services.idempotency import Idempotency, fingerprint
 from moorage.services.identity import Identity
 from moorage.services.keys import ApiKeys
+from moorage.services.prices import Prices
 from moorage.services.webhooks import Webhooks
+from moorage.services.worker_reports import WorkerReports
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,9 @@ class Services:
     authenticator: Authenticator
     webhooks: Webhooks
     idempotency: Idempotency
+    credentials: ProviderCredentials
+    prices: Prices
+    worker_reports: WorkerReports
 
 
 def services(request: Request) -> Services:
@@ -37,14 +43,17 @@ class _Bearer(SecurityBase):
     """Any of the bearer tokens that Moorage knows. A token seen lately costs no suspension."""
 
     def __init__(self) -> None:
-        self.model = HTTPBearerModel(description="An API key (`mrg_…`) or a token from `/auth/token`.")
+        self.model = HTTPBearerModel(
+            description="An API key (`mrg_…`), a token from `/auth/token`, or a provider's own API key."
+        )
         self.scheme_name = "bearer"
 
     async def __call__(self, request: Request) -> Principal:
         header = request.headers.get("authorization")
         authenticator = services(request).authenticator
         cached = authenticator.cached(header) if header is not None else None
-        return cached or await authenticator.authenticate_header(header)
+        principal = cached or await authenticator.authenticate_header(header)
+        return principal if header is None else authenticator.with_account(principal, header)
 
 
 Caller = Annotated[Principal, Depends(_Bearer())]

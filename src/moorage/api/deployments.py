@@ -17,6 +17,7 @@ from moorage.api.problems import responses
 from moorage.api.schemas import (
     DEPLOYMENT_ID,
     Accepted,
+    CostDocument,
     DeploymentDocument,
     DeploymentList,
     DeploymentRequest,
@@ -151,6 +152,17 @@ async def logs(
         follow = partial(deployments.logs, caller, deployment_id, tail=tail, follow=True)
         return sse.stream(sse.kept_alive(_log_frames(follow)))
     return as_json({"items": [_log_line(line) async for line in _while_there(lines)]})
+
+
+@router.get(
+    "/{deployment_id}/cost",
+    response_model=CostDocument,
+    summary="Read what a deployment costs",
+    responses=responses(403, 404),
+)
+async def cost(request: Request, caller: Caller, deployment_id: DeploymentId) -> Response:
+    """What was measured here, and, where the provider tells it, what it charged."""
+    return as_json(await services(request).prices.cost(caller, deployment_id))
 
 
 async def _event_frames(found: AsyncIterator[Event | None]) -> AsyncIterator[bytes]:

@@ -21,18 +21,6 @@ LONGEST_NAME = 64
 
 # Fields of the seeds that arrive with later issues: refused by name, so that nobody believes they work.
 LATER = {
-    "cache_scope": "model caches",
-    "user_s3_url": "model caches",
-    "user_aws_access_key_id": "model caches",
-    "user_aws_secret_access_key": "model caches",
-    "user_aws_endpoint_url": "model caches",
-    "workers_min": "RunPod",
-    "workers_max": "RunPod",
-    "idle_timeout": "RunPod",
-    "flashboot": "RunPod",
-    "network_volumes": "RunPod",
-    "data_centers": "RunPod",
-    "execution_timeout": "RunPod",
     "cluster": "your own clusters",
     "nodegroups": "your own clusters",
     "autoscale_config": "autoscaling",

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from moorage.domain.request import NewDeployment
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Secret = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Url = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 
 DEPLOYMENT_ID = "dep_27k4m6q2x5y3zj7abcdefghijk"
@@ -50,6 +51,28 @@ class DeploymentRequest(BaseModel):
     capacity_deadline_seconds: float = Field(
         1800.0, description="How long to look for compute before the deployment fails."
     )
+    credential: Text | None = Field(
+        None, description="Id or name of a stored provider account; else the first that is stored."
+    )
+    endpoint_type: Text | None = Field(
+        None, description="`queue` or `load_balancer`, where it scales by workers."
+    )
+    workers_min: int | None = Field(
+        None, description="Workers that always run; with 0 idle time costs nothing."
+    )
+    workers_max: int | None = Field(None, description="Workers that may run.")
+    idle_timeout: int | None = Field(None, description="Seconds that a worker stays after its last request.")
+    execution_timeout: float | None = Field(None, description="Seconds that one request may take.")
+    flashboot: bool | None = Field(None, description="Faster starts where the provider has them.")
+    network_volumes: list[Text] = Field(default_factory=list, max_length=16)
+    data_centers: list[Text] = Field(default_factory=list, max_length=64)
+    scaler_type: Text | None = Field(None, description="`queue_delay` (seconds) or `request_count`.")
+    scaler_value: float | None = None
+    cache_scope: Text = Field("off", description="`off`, `private` (your bucket) or `shared`.")
+    user_s3_url: Text | None = Field(None, description="`s3://bucket/prefix` of the private cache.")
+    user_aws_access_key_id: Secret | None = Field(None, description="Sealed, never shown.")
+    user_aws_secret_access_key: Secret | None = Field(None, description="Sealed, never shown.")
+    user_aws_endpoint_url: Url | None = Field(None, description="Of R2, MinIO and the like.")
 
     def to_domain(self) -> NewDeployment:
         return NewDeployment(**self.model_dump())
@@ -91,6 +114,16 @@ class EstimateDocument(BaseModel):
     items: list[Item]
 
 
+class LoadingDocument(BaseModel):
+    state: str = Field(description="`loading`, `ready` or `failed`.")
+    stage: str | None
+    percent: float | None
+    load_seconds: float | None
+    from_cache: bool | None
+    cause: str | None
+    at: str
+
+
 class ErrorDocument(BaseModel):
     code: str
     detail: str
@@ -123,6 +156,7 @@ DEPLOYMENT: dict[str, Any] = {
     "task": "image-classification",
     "runtime": "onnx",
     "endpoint_url": f"http://127.0.0.1:8080/v1/models/{DEPLOYMENT_ID}/infer",
+    "jobs_url": f"http://127.0.0.1:8080/v2/{DEPLOYMENT_ID}",
     "gpu_allocated": None,
     "gpu_count": 0,
     "region": None,
@@ -138,6 +172,8 @@ DEPLOYMENT: dict[str, Any] = {
     "attempts": 1,
     "phase_durations": {"validating": 0.02, "loading_model": 1.1, "ready": 2.0},
     "env": [],
+    "cache_scope": "off",
+    "loading": None,
     "user_webhook_url": None,
     "created_at": "2026-11-21T09:00:03.000000Z",
     "ready_at": "2026-11-21T09:00:04.120000Z",
@@ -158,6 +194,7 @@ class DeploymentDocument(BaseModel):
     task: str | None
     runtime: str | None
     endpoint_url: str | None
+    jobs_url: str | None = Field(description="Base of `/run`, `/runsync`, `/status/{job}` and the like.")
     gpu_allocated: str | None
     gpu_count: int
     region: str | None
@@ -169,6 +206,8 @@ class DeploymentDocument(BaseModel):
     attempts: int
     phase_durations: dict[str, float]
     env: list[str] = Field(description="Names only; values are sealed.")
+    cache_scope: str
+    loading: LoadingDocument | None = Field(description="What a worker said of itself last.")
     user_webhook_url: str | None
     created_at: str
     ready_at: str | None
@@ -241,6 +280,86 @@ class PlanDocument(BaseModel):
     estimate: EstimateDocument | None
     ladder: list[Rung]
     refused: list[Refused]
+
+
+class Bill(BaseModel):
+    amount: float
+    since: str
+    until: str
+
+
+class CostDocument(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "deployment_id": DEPLOYMENT_ID,
+                    "currency": "USD",
+                    "accrued": 0.00004,
+                    "per_hour_now": 0.05,
+                    "price_per_hour": 0.05,
+                    "price_source": "the operator's setting",
+                    "price_as_of": "2026-11-21",
+                    "billed": None,
+                    "billed_unknown": "managed does not tell what it charged.",
+                }
+            ]
+        }
+    )
+    deployment_id: str
+    currency: str
+    accrued: float = Field(description="Measured here: billed replicas, by the hour and the offer's price.")
+    per_hour_now: float
+    price_per_hour: float | None = Field(description="Of one replica; null while nothing is created.")
+    price_source: str | None
+    price_as_of: str | None
+    billed: Bill | None = Field(description="What the provider says that it charged.")
+    billed_unknown: str | None = Field(description="Why `billed` is null.")
+
+
+class OfferDocument(BaseModel):
+    provider: str
+    id: str
+    gpu: str | None = Field(description="null for a CPU offer.")
+    count: int
+    memory_gb: float
+    region: str | None
+    price_per_hour: float
+    price_source: str
+    price_as_of: str
+    spot: bool
+    availability: str = Field(description="`none`, `low`, `medium`, `high` or `unknown`.")
+    note: str | None
+
+
+class MarketDocument(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "items": [
+                        {
+                            "provider": "runpod",
+                            "id": "AMPERE_24",
+                            "gpu": "L4",
+                            "count": 1,
+                            "memory_gb": 25.8,
+                            "region": None,
+                            "price_per_hour": 0.69,
+                            "price_source": "the provider's catalog, live",
+                            "price_as_of": "2026-11-21",
+                            "spot": False,
+                            "availability": "high",
+                            "note": None,
+                        }
+                    ],
+                    "refused": [],
+                }
+            ]
+        }
+    )
+    items: list[OfferDocument] = Field(description="Cheapest first.")
+    refused: list[Refused] = Field(description="Providers that sell you nothing now, and why.")
 
 
 class EventDocument(BaseModel):

@@ -7,6 +7,7 @@ for everything that was not chosen, because a user who cannot be placed needs th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from moorage.domain.model import SizedItem
@@ -144,13 +145,15 @@ class Requirements:
 
 @dataclass(frozen=True, slots=True)
 class PlacementPolicy:
-    """The owner's wishes about compute. None means: no wish."""
+    """The owner's wishes about compute. None means: no wish. With `own_accounts_only` nothing is placed on
+    compute that is not the owner's own account somewhere."""
 
     provider: str = "auto"
     gpu_tier: str | None = None
     region: str | None = None
     spot: bool | None = None
     max_price_per_hour: float | None = None
+    own_accounts_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,15 @@ class RefusedOffer:
     smallest_change: str | None = None
     region: str | None = None
     price_per_hour: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What a provider says that it charged, USD, from `since` to `until`."""
+
+    amount: float
+    since: datetime
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from moorage.domain.compute import RefusedOffer
 from moorage.domain.deployment import Attempt, Deployment, Failure, Phase, Status
-from moorage.domain.observation import Observation, Trouble
+from moorage.domain.observation import Observation, Trouble, WorkerReport, WorkerState
 from moorage.domain.steps import (
     Abandon,
     Begin,
@@ -24,6 +24,7 @@ from moorage.domain.steps import (
     Remove,
     Report,
     Rest,
+    Restore,
     Step,
     Validate,
     Vanished,
@@ -50,10 +51,12 @@ class Desired:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """`seen` is None before anybody looked; `Vanished` when the provider knows nothing of the endpoint."""
+    """`seen` is None before anybody looked; `Vanished` when the provider knows nothing of the endpoint.
+    `report` is what a worker said last, perhaps one of an earlier attempt."""
 
     status: Status
     seen: Observation | Vanished | None = None
+    report: WorkerReport | None = None
 
 
 def desired_of(deployment: Deployment, patience: Patience) -> Desired:
@@ -147,6 +150,25 @@ def create(desired: Desired, observed: Observed, now: datetime) -> Step | None:
     return None
 
 
+def worker_failed(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """A worker that could not load the model said why. Of an endpoint that has served, it says nothing: the
+    fault may be that worker's alone."""
+    status, report = observed.status, observed.report
+    attempt = status.attempt
+    if attempt is None or report is None or report.endpoint != attempt.name:
+        return None
+    loads = status.phase is Phase.LOADING_MODEL and status.ready_at is None
+    if report.state is not WorkerState.FAILED or not loads:
+        return None
+    return Abandon(
+        Failure(
+            "worker_failed",
+            f"The worker could not load the model: {report.cause or 'it gave no cause'}",
+            "Mend the model or the settings that the cause names, and deploy again.",
+        )
+    )
+
+
 def look(desired: Desired, observed: Observed, now: datetime) -> Step | None:
     status = observed.status
     if status.attempt is None or observed.seen is not None:
@@ -184,6 +206,14 @@ def troubled(desired: Desired, observed: Observed, now: datetime) -> Step | None
     )
 
 
+def drifted(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """What runs is not what was asked for: somebody else changed it."""
+    seen, attempt = observed.seen, observed.status.attempt
+    if not isinstance(seen, Observation) or seen.drift is None or attempt is None:
+        return None
+    return Restore(attempt, seen.drift)
+
+
 def too_slow(desired: Desired, observed: Observed, now: datetime) -> Step | None:
     status, limit = observed.status, desired.patience.ready_timeout
     if not _overdue(desired, status, now):
@@ -209,6 +239,9 @@ def report(desired: Desired, observed: Observed, now: datetime) -> Step | None:
         seen.targets != status.targets
         or serves != (len(seen.targets) > 0 if serves else enough(desired, seen))
         or status.setbacks
+        or seen.access != status.access
+        or (status.attempt is not None and remembers_more(status.attempt, seen))
+        or (status.attempt is not None and costs_otherwise(status, status.attempt, seen))
     ):
         return Report(seen)
     return None
@@ -231,9 +264,11 @@ RULES: tuple[Rule, ...] = (
     validate,
     select,
     create,
+    worker_failed,
     look,
     replace_what_vanished,
     troubled,
+    drifted,
     too_slow,
     report,
     wait,
@@ -243,6 +278,20 @@ RULES: tuple[Rule, ...] = (
 def enough(desired: Desired, seen: Observation) -> bool:
     """As many replicas answer as the owner asked for."""
     return len(seen.targets) >= max(1, desired.min_replicas)
+
+
+def remembers_more(attempt: Attempt, seen: Observation) -> bool:
+    """Whether the provider wants something in the handle that is not there yet."""
+    if attempt.handle is None or seen.ref is None:
+        return False
+    return {**attempt.handle.ref, **seen.ref} != dict(attempt.handle.ref)
+
+
+def costs_otherwise(status: Status, attempt: Attempt, seen: Observation) -> bool:
+    """Whether more or fewer replicas are billed than the meter counts."""
+    offer = attempt.rung.offer
+    billed = offer.by_running and seen.running is not None
+    return billed and offer.price_per_hour * (seen.running or 0) != status.meter.per_hour
 
 
 def refusal(attempt: Attempt, reason: str, advice: str | None = None) -> RefusedOffer:

@@ -60,8 +60,8 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentSpec:
-    """What the owner asked for. `secrets` is sealed JSON `{"env": {...}, "hf_token": ..., "cache": {...}}`, or
-    None. `credentials` has the id of a stored credential for each provider that needs one and has one."""
+    """What the owner asked for. `secrets` is sealed JSON `{"env": …, "hf_token": …, "cache": …}`, or None.
+    `credentials` has the id of a stored credential for each provider that needs one and has one."""
 
     source: Source
     policy: PlacementPolicy = PlacementPolicy()

@@ -105,7 +105,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class ProviderCredential:
-    """What opens an organization's account at a provider. `sealed` is JSON of the values; it is empty once the
+    """What opens an organization's account at a provider. `sealed` is JSON of the values, empty once the
     credential was removed. `hint` is what its owner may tell it by."""
 
     id: str

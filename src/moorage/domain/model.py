@@ -48,6 +48,19 @@ class ModelCache:
     endpoint_url: str | None = None  # of an S3 that is not AWS's
 
 
+@dataclass(frozen=True, slots=True)
+class SharedCachePolicy:
+    """The operator's rules for the shared cache. `allowed` are repo ids in lower case; a model that is not
+    among them is refused, or just not cached."""
+
+    there: bool = False
+    allowed: frozenset[str] = frozenset()
+    reject_unlisted: bool = True
+
+    def allows(self, repo_id: str) -> bool:
+        return repo_id.lower() in self.allowed
+
+
 class WeightFormat(StrEnum):
     SAFETENSORS = "safetensors"
     PYTORCH = "pytorch"

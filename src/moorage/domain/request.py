@@ -6,12 +6,12 @@ The rules are here, not in a surface, so that every surface refuses the same thi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
-from moorage.domain.compute import PlacementPolicy
-from moorage.domain.model import ContainerImage, HubModel, Source
+from moorage.domain.compute import EndpointType, PlacementPolicy, ScalerType, Serverless
+from moorage.domain.model import CacheScope, ContainerImage, HubModel, ModelCache, Source
 from moorage.errors import FieldError
 
 MAX_REPLICAS = 100
@@ -31,6 +31,9 @@ IMAGE = re.compile(
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{1,61}[a-z0-9])")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+S3_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9!_.*'()/+=@:-]{0,900})?")
+BUCKET_WORD = re.compile(r"[\x21-\x7e]{1,512}")
 TOKEN = re.compile(r"[\x21-\x7e]{1,256}")  # it travels in a header
 
 
@@ -58,10 +61,58 @@ class NewDeployment:
     concurrency: int | None = None
     user_webhook_url: str | None = None
     capacity_deadline_seconds: float = 1800.0
+    credential: str | None = None  # id or name of a stored one
+    endpoint_type: str | None = None
+    workers_min: int | None = None
+    workers_max: int | None = None
+    idle_timeout: int | None = None
+    execution_timeout: float | None = None
+    flashboot: bool | None = None
+    network_volumes: Sequence[str] = ()
+    data_centers: Sequence[str] = ()
+    scaler_type: str | None = None
+    scaler_value: float | None = None
+    cache_scope: str = CacheScope.OFF.value
+    user_s3_url: str | None = None
+    user_aws_access_key_id: str | None = field(default=None, repr=False)
+    user_aws_secret_access_key: str | None = field(default=None, repr=False)
+    user_aws_endpoint_url: str | None = None
 
     @property
     def policy(self) -> PlacementPolicy:
         return PlacementPolicy(self.provider, self.gpu_tier, self.region, self.spot, self.max_price_per_hour)
+
+    @property
+    def serverless(self) -> Serverless:
+        """Only after `broken_rules` found none."""
+        return Serverless(
+            endpoint_type=None if self.endpoint_type is None else EndpointType(self.endpoint_type),
+            workers_min=self.workers_min,
+            workers_max=self.workers_max,
+            idle_timeout=self.idle_timeout,
+            execution_timeout=self.execution_timeout,
+            flashboot=self.flashboot,
+            network_volumes=tuple(self.network_volumes),
+            data_centers=tuple(self.data_centers),
+            scaler_type=None if self.scaler_type is None else ScalerType(self.scaler_type),
+            scaler_value=self.scaler_value,
+        )
+
+    @property
+    def cache(self) -> ModelCache:
+        """Only after `broken_rules` found none."""
+        url = None if self.user_s3_url is None else self.user_s3_url.rstrip("/")
+        return ModelCache(CacheScope(self.cache_scope), url, self.user_aws_endpoint_url)
+
+    @property
+    def cache_keys(self) -> dict[str, str]:
+        """What opens the owner's bucket; empty where no bucket is used."""
+        if self.user_aws_access_key_id is None or self.user_aws_secret_access_key is None:
+            return {}
+        return {
+            "access_key_id": self.user_aws_access_key_id,
+            "secret_access_key": self.user_aws_secret_access_key,
+        }
 
     @property
     def source(self) -> Source:
@@ -126,7 +177,7 @@ def _well_formed(request: NewDeployment) -> Iterator[FieldError]:
 
 
 def _plain_text(request: NewDeployment) -> Iterator[FieldError]:
-    for name in ("provider", "gpu_tier", "region", "task"):
+    for name in ("provider", "gpu_tier", "region", "task", "credential"):
         value = getattr(request, name)
         if value is not None and not value.isprintable():
             yield _error(name, "printable", f"{name} holds a character that cannot be printed.")
@@ -185,6 +236,70 @@ def _environment(request: NewDeployment) -> Iterator[FieldError]:
         yield _error("env", "env_size", f"All names and values together are at most {MAX_ENV_BYTES} bytes.")
 
 
+def _serverless(request: NewDeployment) -> Iterator[FieldError]:
+    ranges: dict[str, tuple[float, float]] = {
+        "workers_min": (0, MAX_REPLICAS),
+        "workers_max": (1, MAX_REPLICAS),
+        "idle_timeout": (1, 3600),
+        "execution_timeout": (5, 7 * 86400),
+    }
+    for name, (low, high) in ranges.items():
+        value = getattr(request, name)
+        if value is not None and not low <= value <= high:
+            yield _error(name, "range", f"{name} is from {low:g} to {high:g}.")
+    for name, kind in (("endpoint_type", EndpointType), ("scaler_type", ScalerType)):
+        value = getattr(request, name)
+        if value is not None and value not in [member.value for member in kind]:
+            yield _error(name, "one_of", f"{name} is one of {', '.join(member.value for member in kind)}.")
+    low_workers, high_workers = request.workers_min, request.workers_max
+    if low_workers is not None and high_workers is not None and low_workers > high_workers:
+        message = f"workers_min ({low_workers}) is above workers_max ({high_workers})."
+        yield _error("workers_min", "min_at_most_max", message)
+    for name in ("network_volumes", "data_centers"):
+        for value in getattr(request, name):
+            if not PLACE.fullmatch(value):
+                yield _error(name, "id", f"{value[:64]!r} is no id: letters, digits, '-' and '_'.")
+
+
+def _scaler(request: NewDeployment) -> Iterator[FieldError]:
+    kind, value = request.scaler_type, request.scaler_value
+    if value is not None and kind is None:
+        yield _error("scaler_value", "needs_scaler_type", "scaler_value goes with scaler_type.")
+    if value is None:
+        return
+    if kind == ScalerType.QUEUE_DELAY and not 0.5 <= value <= 3600:
+        yield _error("scaler_value", "range", "For queue_delay it is from 0.5 to 3600 seconds.")
+    if kind == ScalerType.REQUEST_COUNT and not (1 <= value <= 10_000 and value == int(value)):
+        yield _error("scaler_value", "range", "For request_count it is a whole number from 1 to 10000.")
+    if request.endpoint_type == EndpointType.LOAD_BALANCER and kind == ScalerType.QUEUE_DELAY:
+        message = "A load balancer has no queue: use request_count."
+        yield _error("scaler_type", "suits_endpoint_type", message)
+
+
+def _cache(request: NewDeployment) -> Iterator[FieldError]:
+    scopes = [scope.value for scope in CacheScope]
+    if request.cache_scope not in scopes:
+        yield _error("cache_scope", "one_of", f"cache_scope is one of {', '.join(scopes)}.")
+    needed = ("user_s3_url", "user_aws_access_key_id", "user_aws_secret_access_key")
+    for name in (*needed, "user_aws_endpoint_url"):
+        value = getattr(request, name)
+        private = request.cache_scope == CacheScope.PRIVATE
+        if private and value is None and name in needed:
+            yield _error(name, "needed_for_private_cache", f"cache_scope private needs {name}.")
+        elif not private and value is not None:
+            yield _error(name, "needs_private_cache", f"{name} goes with cache_scope private.")
+        elif value is not None and name != "user_s3_url" and not BUCKET_WORD.fullmatch(value):
+            yield _error(name, "visible", f"{name} has 1 to 512 visible ASCII characters, no space.")
+    if request.user_s3_url is not None and not S3_URL.fullmatch(request.user_s3_url):
+        message = "It is s3://bucket or s3://bucket/prefix; the bucket has 3 to 63 lower-case characters."
+        yield _error("user_s3_url", "s3_url", message)
+    if request.cache_scope != CacheScope.OFF and request.hf_model_id is None:
+        yield _error("cache_scope", "needs_hf_model_id", "Only Hugging Face models are cached.")
+    endpoint = request.user_aws_endpoint_url
+    if endpoint is not None and not endpoint.startswith(("https://", "http://")):
+        yield _error("user_aws_endpoint_url", "url", "It begins with https:// (or http://).")
+
+
 _RULES: tuple[Callable[[NewDeployment], Iterator[FieldError]], ...] = (
     _one_source,
     _uploads_come_later,
@@ -193,4 +308,7 @@ _RULES: tuple[Callable[[NewDeployment], Iterator[FieldError]], ...] = (
     _replicas,
     _positive,
     _environment,
+    _serverless,
+    _scaler,
+    _cache,
 )

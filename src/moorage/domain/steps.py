@@ -90,7 +90,29 @@ class Remove:
     attempt: Attempt
 
 
-Step = Rest | Wait | Enter | Begin | Report | Abandon | GiveUp | Validate | Place | Create | Look | Remove
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Apply the plan again, because somebody else changed what runs: `drift` says what, in words."""
+
+    attempt: Attempt
+    drift: str
+
+
+Step = (
+    Rest
+    | Wait
+    | Enter
+    | Begin
+    | Report
+    | Abandon
+    | GiveUp
+    | Validate
+    | Place
+    | Create
+    | Look
+    | Remove
+    | Restore
+)
 
 # -- outcomes -------------------------------------------------------------------------------------------
 
@@ -126,11 +148,17 @@ class Removed:
 
 
 @dataclass(frozen=True, slots=True)
+class Restored:
+    drift: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
-    """The offer cannot be had."""
+    """The offer cannot be had; with `whole_provider`, none of this provider's can."""
 
     reason: str
     advice: str | None = None
+    whole_provider: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,4 +176,4 @@ class Broken:
     failure: Failure
 
 
-Outcome = Profiled | Placed | Created | Seen | Vanished | Removed | Refused | Later | Broken
+Outcome = Profiled | Placed | Created | Seen | Vanished | Removed | Restored | Refused | Later | Broken

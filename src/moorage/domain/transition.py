@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from moorage.domain.compute import RefusedOffer, Rung
-from moorage.domain.decide import refusal
+from moorage.domain.decide import costs_otherwise, refusal
 from moorage.domain.deployment import (
     Attempt,
     ConditionType,
@@ -42,6 +42,7 @@ from moorage.domain.steps import (
     Removed,
     Report,
     Rest,
+    Restored,
     Step,
     Wait,
 )
@@ -49,6 +50,7 @@ from moorage.domain.steps import (
 SETBACK = Backoff(base=0.5, cap=30.0)  # between tries of one step after passing trouble
 ROUND = Backoff(base=2.0, cap=60.0, spread=0.5)  # between rounds of the ladder without capacity
 KEPT_REFUSALS = 30
+RESTORE_SECONDS = 5.0  # after a drift was put back, before the next look
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +115,11 @@ def _status_after(
             return _begun(deployment, status, rung, now)
         case Created():
             return _created(deployment, status, did, now)
-        case Refused(reason, advice):
-            attempt = _present(status)
-            return _abandoned(status, attempt, refusal(attempt, reason, advice), now)
+        case Refused():
+            return _refused(status, did, now)
+        case Restored(drift):
+            status = replace(status, retry_at=now + timedelta(seconds=RESTORE_SECONDS))
+            return status, (Fact("deployment.drift_corrected", f"{drift}; put back as it was asked for."),)
         case Abandon(why):
             return _abandoned(status, _present(status), why, now)
         case GiveUp(failure) | Broken(failure):
@@ -211,17 +215,28 @@ def _created(
     deployment: Deployment, status: Status, did: Created, now: datetime
 ) -> tuple[Status, tuple[Fact, ...]]:
     attempt = _present(status)
-    desired = max(1, deployment.spec.min_replicas)
+    desired, offer = max(1, deployment.spec.min_replicas), attempt.rung.offer
+    per_hour = 0.0 if offer.by_running else offer.price_per_hour * desired
     status = replace(
         _in_phase(status, Phase.LOADING_MODEL, now),
         attempt=replace(attempt, handle=did.handle),
         replicas=ReplicaCounts(desired, 0),
-        meter=status.meter.start(attempt.rung.offer.price_per_hour * desired, now),
+        meter=status.meter.start(per_hour, now),
     )
     status = _condition(status, ConditionType.ENDPOINT_CREATED, Truth.TRUE, "Created", attempt.name, now)
     status = _condition(status, ConditionType.CAPACITY_AVAILABLE, Truth.TRUE, "Placed", "", now)
     status = _condition(status, ConditionType.CLEANED_UP, Truth.FALSE, "Running", "", now)
     return status, (Fact("deployment.loading_model", "The endpoint exists; the model is loading."),)
+
+
+def _refused(status: Status, did: Refused, now: datetime) -> tuple[Status, tuple[Fact, ...]]:
+    attempt = _present(status)
+    if did.whole_provider:
+        provider = attempt.rung.offer.provider
+        status = replace(status, ladder=tuple(r for r in status.ladder if r.offer.provider != provider))
+        if not status.ladder:
+            return _given_up(status, Failure("quota_exceeded", did.reason, did.advice), now)
+    return _abandoned(status, attempt, refusal(attempt, did.reason, did.advice), now)
 
 
 def _abandoned(
@@ -261,7 +276,10 @@ def _reported(
 ) -> tuple[Status, tuple[Fact, ...]]:
     targets = seen.targets
     desired = max(1, deployment.spec.min_replicas)
-    status = replace(status, targets=targets, replicas=ReplicaCounts(desired, len(targets)))
+    status = _remembered(status, seen, now)
+    status = replace(
+        status, targets=targets, access=seen.access, replicas=ReplicaCounts(desired, len(targets))
+    )
     if status.phase is Phase.READY:
         if targets:
             reason = "AllReplicas" if len(targets) >= desired else "SomeReplicas"
@@ -280,6 +298,20 @@ def _reported(
     seconds = (now - deployment.created_at).total_seconds()
     message = "It answers again." if again else f"It answers, {seconds:.1f} s after it was asked for."
     return status, (Fact("deployment.ready", message),)
+
+
+def _remembered(status: Status, seen: Observation, now: datetime) -> Status:
+    """With what the provider wants to find in the handle again, and the meter at what is billed now."""
+    attempt = status.attempt
+    if attempt is None:
+        return status
+    if attempt.handle is not None and seen.ref is not None:
+        handle = replace(attempt.handle, ref={**attempt.handle.ref, **seen.ref})
+        status = replace(status, attempt=replace(attempt, handle=handle))
+    if costs_otherwise(status, attempt, seen):
+        per_hour = attempt.rung.offer.price_per_hour * (seen.running or 0)
+        status = replace(status, meter=status.meter.start(per_hour, now))
+    return status
 
 
 def _removed(status: Status, now: datetime, luck: float) -> tuple[Status, tuple[Fact, ...]]:

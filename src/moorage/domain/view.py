@@ -5,10 +5,11 @@ Plain data of JSON types, so that the bytes that are signed are the bytes that a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TypedDict
 
-from moorage.domain.compute import Estimate, Placement
+from moorage.domain.compute import Bill, Estimate, Offer, Placement, RefusedOffer
 from moorage.domain.deployment import Condition, Deployment, Phase
 from moorage.domain.model import ContainerImage, HubModel, Source, UploadedModel
 
@@ -49,6 +50,58 @@ class CostView(TypedDict):
     currency: str
 
 
+class LoadingView(TypedDict):
+    """What a worker said of itself last."""
+
+    state: str
+    stage: str | None
+    percent: float | None
+    load_seconds: float | None
+    from_cache: bool | None
+    cause: str | None
+    at: str
+
+
+class BillView(TypedDict):
+    """What the provider says that it charged."""
+
+    amount: float
+    since: str
+    until: str
+
+
+class DeploymentCostView(TypedDict):
+    deployment_id: str
+    currency: str
+    accrued: float
+    per_hour_now: float
+    price_per_hour: float | None
+    price_source: str | None
+    price_as_of: str | None
+    billed: BillView | None
+    billed_unknown: str | None
+
+
+class OfferView(TypedDict):
+    provider: str
+    id: str
+    gpu: str | None
+    count: int
+    memory_gb: float
+    region: str | None
+    price_per_hour: float
+    price_source: str
+    price_as_of: str
+    spot: bool
+    availability: str
+    note: str | None
+
+
+class MarketView(TypedDict):
+    items: list[OfferView]
+    refused: list[RefusedView]
+
+
 class DeploymentView(TypedDict):
     deployment_id: str
     name: str
@@ -62,6 +115,7 @@ class DeploymentView(TypedDict):
     task: str | None
     runtime: str | None
     endpoint_url: str | None
+    jobs_url: str | None
     gpu_allocated: str | None
     gpu_count: int
     region: str | None
@@ -73,6 +127,8 @@ class DeploymentView(TypedDict):
     attempts: int
     phase_durations: dict[str, float]
     env: list[str]
+    cache_scope: str
+    loading: LoadingView | None
     user_webhook_url: str | None
     created_at: str
     ready_at: str | None
@@ -134,6 +190,7 @@ def deployment_view(deployment: Deployment, now: datetime, public_url: str) -> D
         "task": spec.task or (profile.task if profile else None),
         "runtime": attempt.rung.runtime if attempt else None,
         "endpoint_url": f"{public_url}/v1/models/{deployment.id}/infer" if serves else None,
+        "jobs_url": f"{public_url}/v2/{deployment.id}" if serves else None,
         "gpu_allocated": offer.gpu if offer else None,
         "gpu_count": offer.count if offer else 0,
         "region": offer.region if offer else spec.policy.region,
@@ -145,6 +202,8 @@ def deployment_view(deployment: Deployment, now: datetime, public_url: str) -> D
         "attempts": status.attempts,
         "phase_durations": _durations(deployment, now),
         "env": list(spec.env_names),
+        "cache_scope": spec.cache.scope.value,
+        "loading": _loading(deployment),
         "user_webhook_url": spec.webhook_url,
         "created_at": instant(deployment.created_at),
         "ready_at": instant(status.ready_at) if status.ready_at else None,
@@ -162,6 +221,22 @@ def _condition(condition: Condition) -> ConditionView:
         "reason": condition.reason,
         "message": condition.message,
         "since": instant(condition.since),
+    }
+
+
+def _loading(deployment: Deployment) -> LoadingView | None:
+    """Of the present attempt; what workers of an earlier one said is no news."""
+    report, attempt = deployment.report, deployment.status.attempt
+    if report is None or attempt is None or report.endpoint != attempt.name:
+        return None
+    return {
+        "state": report.state.value,
+        "stage": report.stage,
+        "percent": report.percent,
+        "load_seconds": report.load_seconds,
+        "from_cache": report.from_cache,
+        "cause": report.cause,
+        "at": instant(report.at),
     }
 
 
@@ -192,6 +267,35 @@ def estimate_view(estimate: Estimate | None) -> EstimateView | None:
     }
 
 
+def offer_view(offer: Offer) -> OfferView:
+    return {
+        "provider": offer.provider,
+        "id": offer.id,
+        "gpu": offer.gpu,
+        "count": offer.count,
+        "memory_gb": round(offer.memory_bytes / 1e9, 1),
+        "region": offer.region,
+        "price_per_hour": offer.price_per_hour,
+        "price_source": offer.price_source,
+        "price_as_of": offer.price_as_of,
+        "spot": offer.spot,
+        "availability": offer.availability.value,
+        "note": offer.note,
+    }
+
+
+def refused_view(refused: RefusedOffer) -> RefusedView:
+    return {
+        "provider": refused.provider,
+        "gpu": refused.gpu,
+        "count": refused.count,
+        "reason": refused.reason,
+        "smallest_change": refused.smallest_change,
+        "region": refused.region,
+        "price_per_hour": refused.price_per_hour,
+    }
+
+
 def plan_view(placement: Placement, estimate: Estimate | None) -> PlanView:
     return {
         "estimate": estimate_view(estimate),
@@ -212,16 +316,33 @@ def plan_view(placement: Placement, estimate: Estimate | None) -> PlanView:
             }
             for rung in placement.ladder
         ],
-        "refused": [
-            {
-                "provider": r.provider,
-                "gpu": r.gpu,
-                "count": r.count,
-                "reason": r.reason,
-                "smallest_change": r.smallest_change,
-                "region": r.region,
-                "price_per_hour": r.price_per_hour,
-            }
-            for r in placement.refused
-        ],
+        "refused": [refused_view(refused) for refused in placement.refused],
+    }
+
+
+def market_view(offers: Sequence[Offer], refused: Sequence[RefusedOffer]) -> MarketView:
+    ranked = sorted(offers, key=lambda offer: (offer.price_per_hour, offer.provider, offer.id))
+    return {
+        "items": [offer_view(offer) for offer in ranked],
+        "refused": [refused_view(one) for one in refused],
+    }
+
+
+def cost_view(
+    deployment: Deployment, bill: Bill | None, billed_unknown: str | None, now: datetime
+) -> DeploymentCostView:
+    meter, attempt = deployment.status.meter, deployment.status.attempt
+    offer = None if attempt is None else attempt.rung.offer
+    return {
+        "deployment_id": deployment.id,
+        "currency": "USD",
+        "accrued": round(meter.at(now), 9),
+        "per_hour_now": round(meter.per_hour if meter.since is not None else 0.0, 6),
+        "price_per_hour": offer.price_per_hour if offer else None,
+        "price_source": offer.price_source if offer else None,
+        "price_as_of": offer.price_as_of if offer else None,
+        "billed": None
+        if bill is None
+        else {"amount": bill.amount, "since": instant(bill.since), "until": instant(bill.until)},
+        "billed_unknown": billed_unknown,
     }

@@ -99,7 +99,8 @@ class Driver:
 
     def _decide(self, deployment: Deployment, seen: Observation | Vanished | None) -> Step:
         wanted = desired_of(deployment, self._patience)
-        return decide(wanted, Observed(deployment.status, seen), self._clock.now())
+        observed = Observed(deployment.status, seen, deployment.report)
+        return decide(wanted, observed, self._clock.now())
 
     def _changes(
         self, deployment: Deployment, did: Step | Outcome, seen: Observation | Vanished | None

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
+from moorage.credentials import Vault
 from moorage.domain.deployment import Attempt, Deployment, DeploymentSpec, Failure, Handle
-from moorage.domain.model import HubModel, Source
+from moorage.domain.model import CacheScope, HubModel, Source
+from moorage.domain.observation import Trouble
 from moorage.domain.placement import smallest_change
 from moorage.domain.steps import (
     Broken,
@@ -26,6 +29,8 @@ from moorage.domain.steps import (
     Refused,
     Remove,
     Removed,
+    Restore,
+    Restored,
     Seen,
     Validate,
     Vanished,
@@ -36,15 +41,26 @@ from moorage.errors import (
     HubUnavailable,
     ModelError,
     NoCapacity,
+    PermissionMissing,
     Problem,
     ProviderError,
     QuotaExceeded,
+    Rejected,
     Retry,
+    Unauthorized,
 )
 from moorage.planning import Planner
-from moorage.ports import Absent, Provider, RevisionPlan, SecretBox
+from moorage.ports import (
+    Absent,
+    Callback,
+    Credentials,
+    Provider,
+    RevisionPlan,
+    SecretBox,
+    WorkerCache,
+)
 
-Effect = Validate | Place | Create | Look | Remove
+Effect = Validate | Place | Create | Look | Remove | Restore
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +69,7 @@ class Secrets:
 
     env: Mapping[str, str]
     hf_token: str | None
+    cache_keys: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return "Secrets(…)"
@@ -62,14 +79,43 @@ def open_secrets(box: SecretBox, deployment_id: str, spec: DeploymentSpec) -> Se
     if spec.secrets is None:
         return Secrets({}, None)
     opened = json.loads(box.open(spec.secrets, f"deployment {deployment_id}"))
-    return Secrets(opened.get("env", {}), opened.get("hf_token"))
+    return Secrets(opened.get("env", {}), opened.get("hf_token"), opened.get("cache") or {})
+
+
+class WorkerLinks(Protocol):
+    """How a worker reaches this service."""
+
+    def callback(self, endpoint: str) -> Callback | None:
+        """None: it cannot."""
+
+    def shared_cache(self, endpoint: str) -> str | None:
+        """URL of the list of files in the operator's cache; None: there is none."""
+
+
+class NoLinks:
+    """For a service that no worker can reach."""
+
+    def callback(self, endpoint: str) -> Callback | None:
+        return None
+
+    def shared_cache(self, endpoint: str) -> str | None:
+        return None
 
 
 class Effects:
-    def __init__(self, providers: Mapping[str, Provider], planner: Planner, box: SecretBox) -> None:
+    def __init__(
+        self,
+        providers: Mapping[str, Provider],
+        planner: Planner,
+        box: SecretBox,
+        vault: Vault,
+        links: WorkerLinks,
+    ) -> None:
         self._providers = providers
         self._planner = planner
         self._box = box
+        self._vault = vault
+        self._links = links
 
     async def perform(self, deployment: Deployment, effect: Effect) -> Outcome:
         """The outcome of `effect`; a ProviderError or Problem becomes one, other exceptions are bugs."""
@@ -82,9 +128,11 @@ class Effects:
                 case Create(attempt):
                     return await self._create(deployment, attempt)
                 case Look(attempt):
-                    return await self._look(attempt)
+                    return await self._look(deployment, attempt)
                 case Remove(attempt):
-                    return await self._remove(attempt)
+                    return await self._remove(deployment, attempt)
+                case Restore(attempt, drift):
+                    return await self._restore(deployment, attempt, drift)
         except Problem as problem:
             return _outcome_of_problem(problem)
         except ProviderError as error:
@@ -96,7 +144,8 @@ class Effects:
         return Profiled(await self._planner.profile(spec.source, token))
 
     async def _place(self, deployment: Deployment) -> Outcome:
-        plan = await self._planner.place(deployment.spec, deployment.status.profile)
+        credentials = await self._vault.open_all(deployment.spec.credentials)
+        plan = await self._planner.place(deployment.spec, deployment.status.profile, credentials)
         if plan.placement.ladder:
             return Placed(plan.placement)
         refused = plan.placement.refused
@@ -110,17 +159,22 @@ class Effects:
         )
 
     async def _create(self, deployment: Deployment, attempt: Attempt) -> Outcome:
-        provider = self._provider(attempt)
+        provider, credentials = self._provider(attempt), await self._credentials(deployment, attempt)
         try:
-            return Created(await provider.create(self._plan(deployment, attempt), attempt.name, None))
-        except (NoCapacity, QuotaExceeded) as error:
+            return Created(await provider.create(self._plan(deployment, attempt), attempt.name, credentials))
+        except NoCapacity as error:
             self._planner.refused(attempt.rung.offer)
             return Refused(error.detail, error.advice)
+        except QuotaExceeded as error:  # the account's trouble: it says nothing of the offer to others
+            return Refused(error.detail, error.advice, whole_provider=True)
 
-    async def _look(self, attempt: Attempt) -> Outcome:
-        handle = attempt.handle or Handle(attempt.rung.offer.provider, attempt.name)
+    async def _look(self, deployment: Deployment, attempt: Attempt) -> Outcome:
         try:
-            return Seen(await self._provider(attempt).observe(handle, None))
+            credentials = await self._credentials(deployment, attempt)
+            seen = await self._provider(attempt).observe(_handle(attempt), credentials)
+            if seen.trouble is Trouble.NO_CAPACITY:
+                self._planner.refused(attempt.rung.offer)
+            return Seen(seen)
         except Gone:
             return Vanished()
         except Retry:
@@ -129,14 +183,28 @@ class Effects:
             # A key that is refused for a while says nothing of what runs: it is not torn down for that.
             return Later(f"cannot look at {attempt.name}: {error.detail}")
 
-    async def _remove(self, attempt: Attempt) -> Outcome:
+    async def _restore(self, deployment: Deployment, attempt: Attempt, drift: str) -> Outcome:
+        credentials = await self._credentials(deployment, attempt)
+        plan = self._plan(deployment, attempt)
+        try:
+            await self._provider(attempt).apply(_handle(attempt), plan, credentials)
+        except Gone:
+            return Vanished()
+        except Retry:
+            raise
+        except ProviderError as error:
+            return Later(f"{drift}, and it cannot be put back: {error.detail}")
+        return Restored(drift)
+
+    async def _remove(self, deployment: Deployment, attempt: Attempt) -> Outcome:
         provider = self._provider(attempt)
         try:
+            credentials = await self._credentials(deployment, attempt)
             # Without a handle the create may or may not have happened: the name tells.
-            handle = attempt.handle or await provider.find(attempt.name, None)
+            handle = attempt.handle or await provider.find(attempt.name, credentials)
             if handle is None:
                 return Removed()
-            answer = await provider.delete(handle, None)
+            answer = await provider.delete(handle, credentials)
         except Gone:
             return Removed()
         except Retry:
@@ -155,9 +223,14 @@ class Effects:
             raise Retry(f"provider {name} is not installed in this service", after=30.0)
         return provider
 
+    async def _credentials(self, deployment: Deployment, attempt: Attempt) -> Credentials | None:
+        credential_id = deployment.spec.credentials.get(attempt.rung.offer.provider)
+        return None if credential_id is None else await self._vault.open(credential_id)
+
     def _plan(self, deployment: Deployment, attempt: Attempt) -> RevisionPlan:
         spec, rung, profile = deployment.spec, attempt.rung, deployment.status.profile
         secrets = open_secrets(self._box, deployment.id, spec)
+        known = self._planner.model_spec(spec.source)
         return RevisionPlan(
             deployment_id=deployment.id,
             organization_id=deployment.organization_id,
@@ -172,7 +245,31 @@ class Effects:
             concurrency=spec.concurrency,
             env=secrets.env,
             hub_token=secrets.hf_token,
+            serverless=spec.serverless,
+            cache=self._cache(spec, attempt.name, secrets),
+            callback=self._links.callback(attempt.name),
+            dtype=None if known is None else known.dtype,
         )
+
+    def _cache(self, spec: DeploymentSpec, endpoint: str, secrets: Secrets) -> WorkerCache | None:
+        cache = spec.cache
+        if cache.scope is CacheScope.SHARED:
+            url = self._links.shared_cache(endpoint)
+            return None if url is None else WorkerCache(cache.scope, url)
+        if cache.scope is CacheScope.PRIVATE and cache.url is not None:
+            keys = secrets.cache_keys
+            return WorkerCache(
+                cache.scope,
+                cache.url,
+                cache.endpoint_url,
+                keys.get("access_key_id"),
+                keys.get("secret_access_key"),
+            )
+        return None
+
+
+def _handle(attempt: Attempt) -> Handle:
+    return attempt.handle or Handle(attempt.rung.offer.provider, attempt.name)
 
 
 def _pinned(source: Source, commit: str | None) -> Source:
@@ -197,6 +294,9 @@ def _outcome_of_error(error: ProviderError) -> Outcome:
 
 
 def _code(error: ProviderError) -> str:
-    return {"Unauthorized": "provider_unauthorized", "Rejected": "provider_rejected"}.get(
-        type(error).__name__, "provider_error"
-    )
+    codes: dict[type[ProviderError], str] = {
+        Unauthorized: "provider_unauthorized",
+        PermissionMissing: "provider_permission_missing",
+        Rejected: "provider_rejected",
+    }
+    return codes.get(type(error), "provider_error")

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
 
+from moorage.credentials import Vault
 from moorage.domain.deployment import Deployment, Handle
 from moorage.domain.event import Event
 from moorage.domain.naming import parse_external_name
 from moorage.domain.notice import NewId
 from moorage.errors import ProviderError
-from moorage.ports import Absent, Append, Clock, Lease, Provider, Store
+from moorage.ports import Absent, Append, Clock, Credentials, Lease, Provider, Store
 
 log = structlog.get_logger(__name__)
+
+ACCOUNT_SECONDS = 60.0  # for one account of a provider to be swept
 
 
 class Sweeper:
@@ -29,6 +32,7 @@ class Sweeper:
         self,
         store: Store,
         providers: Mapping[str, Provider],
+        vault: Vault,
         clock: Clock,
         new_id: NewId,
         *,
@@ -37,6 +41,7 @@ class Sweeper:
     ) -> None:
         self._store = store
         self._providers = providers
+        self._vault = vault
         self._clock = clock
         self._new_id = new_id
         self._every = every
@@ -56,14 +61,30 @@ class Sweeper:
         """One round; returns how many orphans were removed."""
         removed, found = 0, set[str]()
         for provider in self._providers.values():
-            try:
-                async for handle in provider.owned(None):
-                    found.add(handle.name)
-                    if await self._is_orphan(handle):
-                        removed += await self._remove(provider, handle)
-            except ProviderError as error:
-                log.warning("sweeper.provider_failed", provider=provider.name, error=error.detail)
+            for account in await self._accounts(provider):
+                try:
+                    async with asyncio.timeout(ACCOUNT_SECONDS):
+                        removed += await self._sweep_account(provider, account, found)
+                except (ProviderError, TimeoutError) as error:
+                    told = error.detail if isinstance(error, ProviderError) else "it did not answer in time"
+                    log.warning("sweeper.provider_failed", provider=provider.name, error=told)
         self._ownerless_since = {n: t for n, t in self._ownerless_since.items() if n in found}
+        return removed
+
+    async def _accounts(self, provider: Provider) -> Sequence[str | None]:
+        """Ids of the credentials under which the provider may hold something of ours; None: it needs none."""
+        if not provider.credential_fields:
+            return (None,)
+        stored = await self._store.provider_credentials(provider=provider.name)
+        return [row.id for row in stored if row.removed_at is None]
+
+    async def _sweep_account(self, provider: Provider, account: str | None, found: set[str]) -> int:
+        credentials = None if account is None else await self._vault.open(account)
+        removed = 0
+        async for handle in provider.owned(credentials):
+            found.add(handle.name)
+            if await self._is_orphan(handle):
+                removed += await self._remove(provider, handle, credentials)
         return removed
 
     async def _is_orphan(self, handle: Handle) -> bool:
@@ -84,11 +105,11 @@ class Sweeper:
             return None
         return deployment if deployment.status.attempt.name == handle.name else None
 
-    async def _remove(self, provider: Provider, handle: Handle) -> int:
+    async def _remove(self, provider: Provider, handle: Handle, credentials: Credentials | None) -> int:
         parsed = parse_external_name(handle.name)
         if parsed is None:
             return 0
-        answer = await provider.delete(handle, None)
+        answer = await provider.delete(handle, credentials)
         if not isinstance(answer, Absent):
             return 0
         self._ownerless_since.pop(handle.name, None)

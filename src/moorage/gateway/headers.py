@@ -97,6 +97,16 @@ def for_caller(headers: RawHeaders, id_: str, deployment_id: str) -> list[tuple[
     return passed
 
 
+def of_result(id_: str, deployment_id: str, length: int) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer that the gateway makes of a job's result."""
+    return [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % length),
+        (b"x-request-id", id_.encode("ascii")),
+        (b"x-moorage-deployment", deployment_id.encode("ascii")),
+    ]
+
+
 def _named(connection: bytes) -> frozenset[bytes]:
     """The headers that a `connection` header declares to be for this hop only."""
     return frozenset(token.strip().lower() for token in connection.split(b","))

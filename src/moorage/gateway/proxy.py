@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -19,10 +19,12 @@ from typing import Protocol
 from aiohttp import ClientError, ClientResponse, ClientSession
 
 from moorage.domain.identity import Permission, Principal
+from moorage.domain.observation import Face
 from moorage.errors import BadGateway, Forbidden, NotFound, Problem
 from moorage.gateway import headers as hygiene
 from moorage.gateway.asgi import App, RawHeaders, Receive, Scope, Send
 from moorage.gateway.interruption import CallerLeft, Interruption
+from moorage.gateway.job_face import JobCall, input_of
 from moorage.gateway.metering import CLIENT_CLOSED_REQUEST, Meter
 from moorage.gateway.problems import GatewayTimeout, NotServing, RequestTimeout, send_problem
 from moorage.gateway.routes import Route, RoutePublisher
@@ -40,6 +42,15 @@ class Authenticator(Protocol):
     Raises Unauthenticated, or another Problem."""
 
     def __call__(self, headers: RawHeaders, /) -> Principal | Awaitable[Principal]: ...
+
+
+# The token that goes with requests to a route's replicas, for routes whose access asks for one. Raises a
+# Problem when it cannot be had.
+Bearer = Callable[[Route], Awaitable[str]]
+
+
+async def _no_bearer(route: Route) -> str:
+    raise BadGateway("This gateway has no credentials for the provider.", code="provider_key_missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,7 @@ class Gateway:
         *,
         meter: Meter | None = None,
         limits: Limits = Limits(),
+        bearer: Bearer = _no_bearer,
     ) -> None:
         self.meter = meter if meter is not None else Meter()
         self.limits = limits
@@ -92,6 +104,7 @@ class Gateway:
         self._routes = routes
         self._authenticate = authenticate
         self._fallback = fallback
+        self.bearer = bearer
         self._lanes: dict[str, Lane] = {}
         self._session: ClientSession | None = None
 
@@ -240,17 +253,38 @@ class _Exchange:
             raise too_large(limits.body_bytes)
         if not route.targets:
             raise NotServing.no_targets(route)
+        bearer = None if route.access.bearer is None else await self._gateway.bearer(route)
         self._interruption.deadline(limits.upload, self._gateway.late.upload)
         await self._upload.start()
-        response = await self._ask(declared)
+        if route.access.face is Face.JOBS:
+            await self._forward_as_job(bearer)
+            return
+        response = await self._ask(declared, bearer)
         try:
             await self._answer(response)
         finally:
             end(response)
 
-    async def _ask(self, declared: int | None) -> ClientResponse:
+    async def _forward_as_job(self, bearer: str | None) -> None:
+        body = self._upload.whole
+        if body is None:
+            parts = [chunk async for chunk in self._upload.chunks(lambda: None, self._interruption.fire)]
+            body = b"".join(parts)
+        job = input_of(body)
+        self._uploaded()
+        base = self._lane.next_target()
+        output = await JobCall(self._session, base, bearer).run(job)
+        headers = hygiene.of_result(self._request_id, self._lane.route.deployment_id, len(output))
+        self._status = 200
+        self._sent = len(output)
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": output})
+
+    async def _ask(self, declared: int | None, bearer: str | None) -> ClientResponse:
         """The head of a replica's answer; the first replica that accepts a connection gets the request."""
         headers = hygiene.for_worker(self._scope["headers"], self._request_id)
+        if bearer is not None:
+            headers["authorization"] = f"Bearer {bearer}"
         whole = self._upload.whole
         if whole is not None:
             self._uploaded()

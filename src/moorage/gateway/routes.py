@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from moorage.domain.deployment import Deployment, Phase
 from moorage.domain.model import ContainerImage, HubModel, Source
+from moorage.domain.observation import Access
 from moorage.gateway.persistent_map import PersistentMap
 
 
@@ -32,6 +33,8 @@ class Route:
     targets: tuple[str, ...] = ()
     revision: int = 1
     phase: Phase = Phase.READY
+    access: Access = Access()
+    credential_id: str | None = None  # whose value goes with requests, where `access` asks for one
 
     @classmethod
     def of(cls, deployment: Deployment) -> Route:
@@ -43,7 +46,14 @@ class Route:
             deployment.status.targets,
             deployment.revision,
             deployment.phase,
+            deployment.status.access,
+            _credential_of(deployment),
         )
+
+
+def _credential_of(deployment: Deployment) -> str | None:
+    attempt = deployment.status.attempt
+    return None if attempt is None else deployment.spec.credentials.get(attempt.rung.offer.provider)
 
 
 def _models(source: Source) -> tuple[str, ...]:

@@ -56,6 +56,12 @@ class Lane:
         for offset in range(len(urls)):
             yield urls[(turn + offset) % len(urls)]
 
+    def next_target(self) -> str:
+        """The base URL of the replica whose turn it is. Only of a route that has targets."""
+        targets = self.route.targets
+        self._turn += 1
+        return targets[(self._turn - 1) % len(targets)]
+
     def renewed(self, route: Route) -> Lane:
         """The lane for the deployment's changed route; the turn goes on."""
         return Lane(route, self._turn)

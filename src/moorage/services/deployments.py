@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from moorage.credentials import Vault
 from moorage.domain.deployment import Deployment, DeploymentSpec, Phase, Status
 from moorage.domain.event import Event
 from moorage.domain.identity import Permission, Principal
-from moorage.domain.model import ContainerImage, HubModel
+from moorage.domain.model import CacheScope, ContainerImage, HubModel, ModelCache, SharedCachePolicy
 from moorage.domain.notice import NewId, deliveries, events
 from moorage.domain.placement import smallest_change
 from moorage.domain.request import NewDeployment, broken_rules
@@ -22,18 +24,22 @@ from moorage.errors import (
     AlreadyExists,
     Clash,
     FieldError,
+    Gone,
     HubUnavailable,
     Invalid,
     NotFound,
     OutgoingRefused,
+    ProviderError,
     Retry,
     StaleWrite,
+    Unauthorized,
     Unavailable,
 )
 from moorage.planning import Plan, Planner
 from moorage.ports import (
     Append,
     Clock,
+    Credentials,
     DeploymentFilter,
     Insert,
     LogLine,
@@ -47,6 +53,7 @@ from moorage.ports import (
     Write,
 )
 from moorage.services.authorization import require
+from moorage.services.credentials import Accounts, ProviderCredentials, refusal_of
 from moorage.services.idempotency import Answer, once
 from moorage.signals import Signals, wait_for
 
@@ -70,6 +77,9 @@ class Surroundings:
     signals: Signals
     public_url: str
     on_written: Callable[[str], None]  # a deployment's id: wakes the engine and the outbox
+    credentials: ProviderCredentials
+    vault: Vault
+    shared_cache: SharedCachePolicy = SharedCachePolicy()
 
 
 class Deployments:
@@ -83,9 +93,10 @@ class Deployments:
         """The estimate's arithmetic, the ladder, and every refused offer with its reason. Creates nothing."""
         require(principal, Permission.READ)
         refuse_broken(request)
-        spec = _spec(request, None, ())
+        spec = self._cache_checked(self._draft(principal, request))
+        accounts = await self._accounts(principal, request)
         try:
-            plan = await self._out.planner.plan(spec, request.hf_token)
+            plan = await self._out.planner.plan(spec, request.hf_token, accounts.opened)
         except Retry as error:
             raise Unavailable(error.detail, advice=error.advice, retry_after=error.after) from error
         return plan_view(plan.placement, plan.estimate)
@@ -152,7 +163,11 @@ class Deployments:
         provider = self._out.providers.get(name)
         if not isinstance(provider, Logs):
             raise NotFound(f"Provider {name} keeps no logs that can be read.", code="no_logs")
-        return provider.logs(attempt.handle, None, tail=tail, follow=follow)
+        try:
+            credentials = await self._credentials(deployment, name)
+        except Unauthorized as error:
+            raise refusal_of(error) from error
+        return _told(provider.logs(attempt.handle, credentials, tail=tail, follow=follow))
 
     # -- wanting -----------------------------------------------------------------------------------------
 
@@ -166,8 +181,10 @@ class Deployments:
         async def make() -> tuple[Sequence[Write], int, bytes]:
             refuse_broken(request)
             await self._check_webhook(request.user_webhook_url)
-            await self._check_fit(request)
-            deployment, writes = self._first_writes(principal, request)
+            spec = self._cache_checked(self._draft(principal, request))
+            accounts = await self._accounts(principal, request)
+            await self._check_fit(spec, request.hf_token, accounts)
+            deployment, writes = self._first_writes(principal, request, spec, accounts)
             body = {"deployment_id": deployment.id, "name": deployment.name, "status": deployment.phase.value}
             return writes, 202, json.dumps(body).encode()
 
@@ -177,6 +194,8 @@ class Deployments:
                 out.store, out.box, out.clock, principal.organization_id, key, fingerprint, make
             )
         except AlreadyExists as error:
+            if error.kind != "deployment":  # a twin stored the same account first: it is there now
+                return await self.create(principal, request, key, fingerprint)
             raise Clash(
                 f"A deployment named {request.name!r} exists.",
                 code="name_taken",
@@ -217,6 +236,10 @@ class Deployments:
             raise NotFound(f"There is no deployment {deployment_id!r}.", code="deployment_not_found")
         return deployment
 
+    async def _credentials(self, deployment: Deployment, provider: str) -> Credentials | None:
+        credential_id = deployment.spec.credentials.get(provider)
+        return None if credential_id is None else await self._out.vault.open(credential_id)
+
     async def _with_endpoint(self, deployment: Deployment) -> Deployment:
         """Waits until there is an endpoint to read logs of, or never will be."""
         with self._out.signals.listen(deployment.id) as changed:
@@ -237,17 +260,58 @@ class Deployments:
         except OutgoingRefused as refused:
             raise Invalid.at("body.user_webhook_url", refused.rule, refused.detail) from refused
 
-    async def _check_fit(self, request: NewDeployment) -> None:
+    async def _accounts(self, principal: Principal, request: NewDeployment) -> Accounts:
+        try:
+            return await self._out.credentials.of(principal, request.credential)
+        except Unauthorized as error:  # one that is stored cannot be opened any more
+            raise Invalid.at(
+                "body.credential",
+                "can_be_opened",
+                error.detail,
+                code="credential_refused",
+                advice=error.advice,
+            ) from error
+
+    def _draft(self, principal: Principal, request: NewDeployment) -> DeploymentSpec:
+        spec = _spec(request)
+        if principal.account is None:
+            return spec
+        return replace(spec, policy=replace(spec.policy, own_accounts_only=True))
+
+    def _cache_checked(self, spec: DeploymentSpec) -> DeploymentSpec:
+        """The shared cache is for models of the operator's list; another is refused, or not cached."""
+        if spec.cache.scope is not CacheScope.SHARED or not isinstance(spec.source, HubModel):
+            return spec
+        if not self._out.shared_cache.there:
+            raise Invalid.at(
+                "body.cache_scope",
+                "shared_cache_exists",
+                "This service has no shared cache.",
+                advice="Use cache_scope private with a bucket of yours, or off.",
+            )
+        if self._out.shared_cache.allows(spec.source.repo_id):
+            return spec
+        if self._out.shared_cache.reject_unlisted:
+            raise Invalid.at(
+                "body.hf_model_id",
+                "on_shared_cache_list",
+                f"{spec.source.repo_id} is not on the list of models of the shared cache.",
+                code="model_not_allowed_in_shared_cache",
+                advice="Use cache_scope private with a bucket of yours, or off.",
+            )
+        return replace(spec, cache=ModelCache())
+
+    async def _check_fit(self, spec: DeploymentSpec, hf_token: str | None, accounts: Accounts) -> None:
         """Refuses a model that cannot be used or fits nowhere. Silence of the Hub or of a provider refuses
         nothing: the deployment is accepted, and the engine asks again until its deadline."""
         now = self._out.clock.now()
-        key = _fit_key(request)
+        key = _fit_key(spec, hf_token, accounts)
         believed = self._fits_until.get(key)
         if believed is not None and now < believed:
             return
         try:
             async with asyncio.timeout(CHECK_SECONDS):
-                plan = await self._out.planner.plan(_spec(request, None, ()), request.hf_token)
+                plan = await self._out.planner.plan(spec, hf_token, accounts.opened)
         except (HubUnavailable, Retry, TimeoutError):
             return
         if not plan.placement.ladder:
@@ -256,26 +320,32 @@ class Deployments:
             self._fits_until.clear()
         self._fits_until[key] = datetime.fromtimestamp(now.timestamp() + ACCEPTED_SECONDS, now.tzinfo)
 
-    def _first_writes(self, principal: Principal, request: NewDeployment) -> tuple[Deployment, list[Write]]:
+    def _first_writes(
+        self, principal: Principal, request: NewDeployment, spec: DeploymentSpec, accounts: Accounts
+    ) -> tuple[Deployment, list[Write]]:
         out = self._out
         now = out.clock.now()
         deployment_id = out.new_id("dep")
         sealed = None
-        if request.env or request.hf_token:
-            opened = json.dumps({"env": dict(request.env), "hf_token": request.hf_token})
-            sealed = out.box.seal(opened.encode(), f"deployment {deployment_id}")
+        if request.env or request.hf_token or request.cache_keys:
+            secrets = {
+                "env": dict(request.env),
+                "hf_token": request.hf_token,
+                "cache": request.cache_keys,
+            }
+            sealed = out.box.seal(json.dumps(secrets).encode(), f"deployment {deployment_id}")
         deployment = Deployment(
             id=deployment_id,
             organization_id=principal.organization_id,
             name=request.name or _default_name(request, deployment_id),
-            spec=_spec(request, sealed, tuple(sorted(request.env))),
+            spec=replace(spec, secrets=sealed, credentials=accounts.ids),
             status=Status(Phase.VALIDATING, now, now),
             created_at=now,
             created_by=principal.id,
             due_at=now,
         )
         facts = (Fact("deployment.validating", "Accepted; the model is being validated."),)
-        writes: list[Write] = [Insert(deployment)]
+        writes: list[Write] = [*accounts.writes, Insert(deployment)]
         writes += [Append(e) for e in events(deployment, facts, principal.id, now, out.new_id)]
         writes += [Insert(d) for d in deliveries(deployment, facts, now, out.new_id, out.public_url)]
         return deployment, writes
@@ -300,7 +370,7 @@ def does_not_fit(plan: Plan) -> Invalid:
     )
 
 
-def _spec(request: NewDeployment, sealed: str | None, env_names: tuple[str, ...]) -> DeploymentSpec:
+def _spec(request: NewDeployment) -> DeploymentSpec:
     return DeploymentSpec(
         source=request.source,
         policy=request.policy,
@@ -309,22 +379,27 @@ def _spec(request: NewDeployment, sealed: str | None, env_names: tuple[str, ...]
         task=request.task,
         context_length=request.context_length,
         concurrency=request.concurrency,
-        env_names=env_names,
-        secrets=sealed,
+        env_names=tuple(sorted(request.env)),
         webhook_url=request.user_webhook_url,
         capacity_deadline_seconds=request.capacity_deadline_seconds,
+        serverless=request.serverless,
+        cache=request.cache,
     )
 
 
-def _fit_key(request: NewDeployment) -> tuple[object, ...]:
+def _fit_key(spec: DeploymentSpec, hf_token: str | None, accounts: Accounts) -> tuple[object, ...]:
+    """What the answer depends on. The token by its hash: the key lives longer than the request."""
     return (
-        request.source,
-        request.policy,
-        request.min_replicas,
-        request.task,
-        request.context_length,
-        request.concurrency,
-        request.hf_token,
+        spec.source,
+        spec.policy,
+        spec.min_replicas,
+        spec.task,
+        spec.context_length,
+        spec.concurrency,
+        spec.serverless,
+        spec.cache.scope,
+        None if hf_token is None else hashlib.sha256(hf_token.encode()).digest(),
+        tuple(sorted(accounts.ids.items())),
     )
 
 
@@ -336,6 +411,17 @@ def _default_name(request: NewDeployment, deployment_id: str) -> str:
         full = source.image.partition("@")[0].rpartition(":")[0] or source.image
     slug = re.sub(r"[^a-z0-9]+", "-", full.rpartition("/")[2].lower()).strip("-")[:48] or "model"
     return f"{slug if slug[0].isalpha() else 'm-' + slug}-{deployment_id[-10:]}"
+
+
+async def _told(lines: AsyncIterator[LogLine]) -> AsyncIterator[LogLine]:
+    """What stands in the way at the provider, as an answer to the reader."""
+    try:
+        async for line in lines:
+            yield line
+    except Gone:
+        raise
+    except ProviderError as error:
+        raise refusal_of(error) from error
 
 
 async def _no_lines() -> AsyncIterator[LogLine]:

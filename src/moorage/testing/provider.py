@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from moorage.domain.compute import Availability, Feature, Offer, Requirements
+from moorage.domain.compute import Availability, Bill, Feature, Offer, Requirements
 from moorage.domain.deployment import Handle
 from moorage.domain.observation import Observation, Replica, ReplicaState, Trouble
-from moorage.errors import Gone, NoCapacity, ProviderError, Retry, Unauthorized
+from moorage.errors import Gone, NoCapacity, PermissionMissing, ProviderError, Retry, Unauthorized
 from moorage.ports import Absent, Account, Credentials, LogLine, RevisionPlan, StillThere
 
 GB = 10**9
@@ -343,3 +343,28 @@ class InProcessProvider:
 
     def _handle(self, endpoint: Endpoint) -> Handle:
         return Handle(self.name, endpoint.name, {"id": endpoint.id})
+
+
+class InProcessVendor(InProcessProvider):
+    """An `InProcessProvider` that sells to accounts: its keys (`fake_…`) are bearer tokens too, and it tells
+    what it charged. `Faults.accepted_token` is the one key that it takes, `weak_token` one that opens too
+    little."""
+
+    def __init__(self, compute: InProcessCompute, *, token: str, weak_token: str | None = None) -> None:
+        super().__init__(compute)
+        compute.faults.accepted_token = token
+        self.credential_fields = {"token": "a key of this vendor (fake_…)"}
+        self._weak_token = weak_token
+
+    def credentials_of(self, bearer: str) -> Credentials | None:
+        return Credentials({"token": bearer}) if bearer.startswith("fake_") else None
+
+    async def billed(self, handle: Handle, credentials: Credentials | None, since: datetime) -> Bill:
+        await self._enter("observe", credentials)
+        return Bill(0.25, since, datetime.now(UTC))
+
+    async def _enter(self, call: Call, credentials: Credentials | None) -> None:
+        token = None if credentials is None else credentials.values.get("token")
+        if token is not None and token == self._weak_token:
+            raise PermissionMissing("the key may not do this", advice="give it the permission to write")
+        await super()._enter(call, credentials)

@@ -24,15 +24,25 @@ from aiohttp import web
 
 from moorage.domain.identity import Organization, Role, User
 from moorage.main import Service, listening, running
-from moorage.ports import Insert
+from moorage.ports import Insert, Provider
 from moorage.settings import Settings
 from moorage.testing.hub import HubStandIn
-from moorage.testing.provider import InProcessCompute, InProcessProvider, cpu_offer
+from moorage.testing.provider import InProcessCompute, InProcessProvider, InProcessVendor, cpu_offer
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits"
 PASSWORD = "a long enough password"
 MODEL = "moorage/digits"
-TABLES = ("deployments", "events", "deliveries", "idempotency_records", "api_keys", "receivers")
+VENDOR_TOKEN = "fake_" + "k" * 40
+WEAK_TOKEN = "fake_" + "w" * 40
+TABLES = (
+    "deployments",
+    "events",
+    "deliveries",
+    "idempotency_records",
+    "api_keys",
+    "receivers",
+    "provider_credentials",
+)
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,7 @@ class Api:
     url: str
     hub: HubStandIn
     compute: InProcessCompute
+    vendor: InProcessCompute  # of a second provider, where one needs an account
     receiver: Receiver
     owner: httpx.AsyncClient
 
@@ -232,19 +243,27 @@ async def _whole_service(folder: Path) -> AsyncIterator[Api]:
             name="fake",
             replica_url=lambda name, index: f"{worker_url}/{name}/{index}",
         )
+        vendor = InProcessCompute(
+            [cpu_offer("rented", provider="vendor", memory_gb=8, price=0.5)],
+            name="vendor",
+            replica_url=lambda name, index: f"{worker_url}/{name}/{index}",
+        )
+        providers: dict[str, Provider] = {
+            "fake": InProcessProvider(compute),
+            "vendor": InProcessVendor(vendor, token=VENDOR_TOKEN, weak_token=WEAK_TOKEN),
+        }
+        sock = stack.enter_context(listening("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         settings = Settings(
             _env_file=None,
             data_dir=folder,
             hub_url=hub.url,
             outbound_allow=receiver.url.removeprefix("http://"),
+            public_url=url,
             bootstrap_user="owner",
             bootstrap_password=PASSWORD,
         )
-        sock = stack.enter_context(listening("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-        service = await stack.enter_async_context(
-            running(settings, url, providers={"fake": InProcessProvider(compute)})
-        )
+        service = await stack.enter_async_context(running(settings, url, providers=providers))
         config = uvicorn.Config(
             service.asgi, log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=1
         )
@@ -253,7 +272,7 @@ async def _whole_service(folder: Path) -> AsyncIterator[Api]:
         async with httpx.AsyncClient(base_url=url, timeout=20) as owner:
             owner.headers["authorization"] = await sign_in(url, "owner")
             try:
-                yield Api(service, url, hub, compute, receiver, owner)
+                yield Api(service, url, hub, compute, vendor, receiver, owner)
             finally:
                 server.should_exit = True
                 await serving

@@ -17,8 +17,9 @@ import pytest
 from moorage.domain.delivery import Delivery, DeliveryState
 from moorage.ports import Insert
 
-from .conftest import MODEL, Api
+from .conftest import MODEL, VENDOR_TOKEN, Api
 
+CREDENTIAL = {"provider": "vendor", "name": "account", "values": {"token": VENDOR_TOKEN}}
 HOOK = "https://127.0.0.1:9/our-secret-hook"
 
 
@@ -44,6 +45,11 @@ CASES: dict[tuple[str, str], Case] = {
     ("GET", "/v1/deployments/{deployment_id}"): Case(Stranger.HIDDEN),
     ("GET", "/v1/deployments/{deployment_id}/events"): Case(Stranger.HIDDEN),
     ("GET", "/v1/deployments/{deployment_id}/logs"): Case(Stranger.HIDDEN),
+    ("GET", "/v1/deployments/{deployment_id}/cost"): Case(Stranger.HIDDEN),
+    ("GET", "/v1/gpus"): Case(Stranger.OWN),
+    ("GET", "/v1/credentials"): Case(Stranger.EMPTY),
+    ("DELETE", "/v1/credentials/{credential_id}"): Case(Stranger.HIDDEN),
+    ("POST", "/v1/credentials"): Case(Stranger.OWN, CREDENTIAL),
     ("GET", "/v1/webhook-secret"): Case(Stranger.OWN),
     ("POST", "/v1/webhook-secret/rotate"): Case(Stranger.OWN),
     ("GET", "/v1/deliveries"): Case(Stranger.EMPTY),
@@ -54,7 +60,13 @@ CASES: dict[tuple[str, str], Case] = {
     ("POST", "/v1/keys"): Case(Stranger.OWN, {"name": "new", "role": "viewer"}),
     ("POST", "/v1/deployments"): Case(Stranger.OWN, {"hf_model_id": MODEL}),
 }
-PUBLIC = {("POST", "/auth/token"), ("GET", "/health")}
+PUBLIC = {
+    ("POST", "/auth/token"),
+    ("GET", "/health"),
+    # with the signature of an endpoint's own workers, which `test_worker_reports` tries
+    ("POST", "/v1/workers/{endpoint}/state"),
+    ("GET", "/v1/workers/{endpoint}/cache"),
+}
 
 
 @dataclass(frozen=True)
@@ -85,14 +97,18 @@ async def _ours(api: Api) -> Ours:
         DeliveryState.DELIVERED,
     )
     await api.service.store.commit([Insert(delivery)])
+    stored = (await api.owner.post("/v1/credentials", json={**CREDENTIAL, "name": "our-account"})).json()
     secret = (await api.owner.get("/v1/webhook-secret")).json()["secret"]
     ids = {
         "deployment_id": deployment_id,
         "model": deployment_id,
         "delivery_id": delivery.id,
         "key_id": made["id"],
+        "credential_id": stored["id"],
     }
-    return Ours(ids, ("our-deployment", "our-key", made["hint"], HOOK, secret, owner.organization_id))
+    return Ours(
+        ids, ("our-deployment", "our-key", "our-account", made["hint"], HOOK, secret, owner.organization_id)
+    )
 
 
 async def _call(
@@ -115,6 +131,7 @@ async def test_a_stranger_who_knows_our_ids_gets_nothing(api: Api, subtests: pyt
         f"/v1/deployments/{ours.ids['deployment_id']}/events",
         "/v1/deliveries",
         "/v1/keys",
+        "/v1/credentials",
         "/v1/webhook-secret",
     ]
     before = [(await api.owner.get(view)).json() for view in views]

@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute
 import moorage.api
 from moorage.domain.identity import Role
 
-from .conftest import MODEL, Api, problem
+from .conftest import MODEL, VENDOR_TOKEN, Api, problem
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -28,6 +28,7 @@ DEPLOYERS = frozenset({Role.OWNER, Role.ADMIN, Role.DEPLOYER})
 READERS = DEPLOYERS | {Role.VIEWER}
 INVOKERS = DEPLOYERS | {Role.INVOKER}
 MANAGERS = frozenset({Role.OWNER, Role.ADMIN})
+OWNED = ("deployments", "api_keys", "provider_credentials")
 ANYBODY = None  # needs no credentials at all
 
 
@@ -53,6 +54,13 @@ CASES = (
     Case("GET", "/v1/deployments/{deployment_id}/logs", READERS),
     Case("DELETE", "/v1/deployments/{deployment_id}", DEPLOYERS, 204),
     Case("POST", "/v1/models/{model:path}/infer", INVOKERS, 200, {"inputs": [1, 2, 3]}),
+    Case("GET", "/v1/deployments/{deployment_id}/cost", READERS),
+    Case("GET", "/v1/gpus", READERS),
+    Case("POST", "/v1/credentials", MANAGERS, 201),
+    Case("GET", "/v1/credentials", READERS),
+    Case("DELETE", "/v1/credentials/{credential_id}", MANAGERS, 204),
+    Case("POST", "/v1/workers/{endpoint}/state", ANYBODY, 422, {}),  # signed, not with a bearer token
+    Case("GET", "/v1/workers/{endpoint}/cache", ANYBODY, 422),
     Case("GET", "/v1/webhook-secret", MANAGERS),
     Case("POST", "/v1/webhook-secret/rotate", MANAGERS),
     Case("GET", "/v1/deliveries", READERS),
@@ -88,8 +96,25 @@ class World:
         if "{key_id}" in path:
             made = await self.api.owner.post("/v1/keys", json={"name": "doomed", "role": "viewer"})
             path = path.replace("{key_id}", made.json()["id"])
+        if "{credential_id}" in path:
+            path = path.replace("{credential_id}", await self._credential())
+        path = path.replace("{endpoint}", "mrg-nobody-r1-a1")
         assert "{" not in path
         return path
+
+    async def body(self, case: Case) -> dict[str, Any] | None:
+        """What to send; a credential's name is used once."""
+        if (case.method, case.path) != ("POST", "/v1/credentials"):
+            return case.json
+        return {
+            "provider": "vendor",
+            "name": self.api.service.new_id("crd"),
+            "values": {"token": VENDOR_TOKEN},
+        }
+
+    async def _credential(self) -> str:
+        body = await self.body(Case("POST", "/v1/credentials", MANAGERS))
+        return str((await self.api.owner.post("/v1/credentials", json=body)).json()["id"])
 
     async def _delivery(self) -> str:
         """One that has arrived, so that it may be sent again."""
@@ -123,7 +148,7 @@ async def test_every_route_of_the_application_has_a_case() -> None:
 async def test_without_credentials_only_what_is_open_answers(world: World, case: Case) -> None:
     path = await world.fill(case)
     async with world.api.client(None) as nobody:
-        answer = await nobody.request(case.method, path, json=case.json)
+        answer = await nobody.request(case.method, path, json=await world.body(case))
     if case.may is ANYBODY:
         assert answer.status_code == case.status
     else:
@@ -136,7 +161,7 @@ async def test_each_role_may_do_its_own_and_no_more(world: World, case: Case, ro
     assert case.may is not None
     path = await world.fill(case)
     before = world.api.rows()
-    answer = await world.roles[role].request(case.method, path, json=case.json)
+    answer = await world.roles[role].request(case.method, path, json=await world.body(case))
     if role in case.may:
         assert answer.status_code == case.status, answer.text
         return
@@ -146,9 +171,7 @@ async def test_each_role_may_do_its_own_and_no_more(world: World, case: Case, ro
         assert (await world.api.owner.request(case.method, path)).status_code < 300, "it was still there"
     elif case.method == "POST":
         after = world.api.rows()
-        assert {t: after[t] for t in ("deployments", "api_keys")} == {
-            t: before[t] for t in ("deployments", "api_keys")
-        }
+        assert {t: after[t] for t in OWNED} == {t: before[t] for t in OWNED}
 
 
 @pytest.mark.parametrize("model", ["only-by-name", MODEL])

@@ -13,12 +13,13 @@ import pytest
 from moorage.adapters.registry import catalog
 from moorage.adapters.secrets import KeyRing
 from moorage.adapters.system import SystemClock, SystemIds
+from moorage.credentials import Vault
 from moorage.domain.decide import Patience
 from moorage.domain.deployment import Deployment, DeploymentSpec, Phase, Status
 from moorage.domain.event import Event
 from moorage.domain.model import HubModel, ModelProfile, SizedItem, WeightFormat, WeightSet
 from moorage.engine.drive import Driver
-from moorage.engine.effects import Effects
+from moorage.engine.effects import Effects, NoLinks
 from moorage.engine.loop import Engine, EngineSettings
 from moorage.engine.sweeper import Sweeper
 from moorage.errors import Problem
@@ -56,15 +57,19 @@ class World:
         self.provider = InProcessProvider(self.compute)
         self.hub = OneModelHub()
         self.store = MemoryStore()
+        self.box = KeyRing([("k", secrets.token_bytes(32))])
         self.clock = SystemClock()
         self.new_id = SystemIds()
         self.applied = asyncio.Event()
         self.patience = Patience(ready_timeout=5.0, loading_look=0.05, ready_look=0.05)
 
+    def vault(self) -> Vault:
+        return Vault(self.store, self.box, self.clock)
+
     def engine(self, lease_seconds: float = 5.0) -> Engine:
         providers: dict[str, Provider] = {"fake": self.provider}
         planner = Planner(self.hub, providers, catalog(), self.clock)
-        effects = Effects(providers, planner, KeyRing([("k", secrets.token_bytes(32))]))
+        effects = Effects(providers, planner, self.box, self.vault(), NoLinks())
         driver = Driver(
             self.store,
             effects,
@@ -79,7 +84,8 @@ class World:
         return Engine(self.store, providers, driver, self.clock, EngineSettings(lease_seconds))
 
     def sweeper(self, grace: float = 0.0) -> Sweeper:
-        return Sweeper(self.store, {"fake": self.provider}, self.clock, self.new_id, grace=grace)
+        providers = {"fake": self.provider}
+        return Sweeper(self.store, providers, self.vault(), self.clock, self.new_id, grace=grace)
 
     async def deploy(self, **spec: object) -> str:
         now = self.clock.now()

@@ -93,11 +93,15 @@ async def test_what_the_provider_rejects_is_a_failure_with_its_cause(world: Worl
     assert "not allowed here" in failed.status.failure.detail
 
 
-async def test_a_quota_is_a_reason_to_try_the_next_offer(world: World) -> None:
+async def test_a_quota_counts_for_all_offers_of_its_provider(world: World) -> None:
     world.compute.faults.raise_next("create", QuotaExceeded("at most 3 workers", limit=3))
     async with world.driven():
-        ready = await world.until(await world.deploy(), Phase.READY)
-    assert ready.status.attempts == 2
+        failed = await world.until(await world.deploy(), Phase.FAILED)
+    assert failed.status.attempts == 1
+    assert failed.status.failure is not None
+    assert failed.status.failure.code == "quota_exceeded"
+    assert "at most 3 workers" in failed.status.failure.detail
+    assert world.compute.endpoints == {}
 
 
 async def test_a_crash_loop_fails_with_the_last_lines_and_nothing_left(world: World) -> None:
