@@ -40,6 +40,19 @@ def hub(**more: Any) -> Body:
     return {"hf_model_id": MODEL, **more}
 
 
+PRIVATE: Body = {
+    "cache_scope": "private",
+    "user_s3_url": "s3://bucket/models",
+    "user_aws_access_key_id": "AKIA0",
+    "user_aws_secret_access_key": "secret",
+}
+
+
+def private(**more: Any) -> Body:
+    """With a private cache; None leaves a field out."""
+    return {name: value for name, value in hub(**{**PRIVATE, **more}).items() if value is not None}
+
+
 # (what is wrong, the body, the field at fault, the rule it breaks)
 BROKEN: list[tuple[str, Body, str, str]] = [
     ("unknown field", hub(min_replica=1), "min_replica", "unknown_field"),
@@ -101,6 +114,62 @@ BROKEN: list[tuple[str, Body, str, str]] = [
             ("user_webhook_url", "https://x/" + "y" * 2048, "string_too_long"),
         )
     ),
+    *(
+        (f"private cache without {name}", private(**{name: None}), name, "needed_for_private_cache")
+        for name in ("user_s3_url", "user_aws_access_key_id", "user_aws_secret_access_key")
+    ),
+    *(
+        (f"bucket URL {bad!r}", private(user_s3_url=bad), "user_s3_url", "s3_url")
+        for bad in (
+            "https://bucket/x",
+            "s3://",
+            "s3://B",
+            "s3:/bucket",
+            "bucket",
+            "s3://bucket/a b",
+            "gs://bucket",
+        )
+    ),
+    ("bucket endpoint", private(user_aws_endpoint_url="ftp://x"), "user_aws_endpoint_url", "url"),
+    (
+        "secret with a newline",
+        private(user_aws_secret_access_key="a\nb"),
+        "user_aws_secret_access_key",
+        "visible",
+    ),
+    ("bucket without a cache", hub(user_s3_url="s3://bucket"), "user_s3_url", "needs_private_cache"),
+    ("unknown scope", hub(cache_scope="public"), "cache_scope", "one_of"),
+    ("no shared cache here", hub(cache_scope="shared"), "cache_scope", "shared_cache_exists"),
+    (
+        "cache of an image",
+        {"container_image": "a/b", "cache_scope": "shared"},
+        "cache_scope",
+        "needs_hf_model_id",
+    ),
+    *(
+        (f"{name} {bad}", hub(**{name: bad}), name, "range")
+        for name, bad in (
+            ("workers_min", -1),
+            ("workers_max", 0),
+            ("idle_timeout", 0),
+            ("idle_timeout", 3601),
+            ("execution_timeout", 4.0),
+        )
+    ),
+    ("workers upside down", hub(workers_min=3, workers_max=2), "workers_min", "min_at_most_max"),
+    ("endpoint type", hub(endpoint_type="pod"), "endpoint_type", "one_of"),
+    ("scaler type", hub(scaler_type="cpu"), "scaler_type", "one_of"),
+    ("scaler value alone", hub(scaler_value=4.0), "scaler_value", "needs_scaler_type"),
+    ("queue delay", hub(scaler_type="queue_delay", scaler_value=0.1), "scaler_value", "range"),
+    ("request count", hub(scaler_type="request_count", scaler_value=1.5), "scaler_value", "range"),
+    (
+        "a load balancer has no queue",
+        hub(endpoint_type="load_balancer", scaler_type="queue_delay", scaler_value=4.0),
+        "scaler_type",
+        "suits_endpoint_type",
+    ),
+    ("data center", hub(data_centers=["EU RO"]), "data_centers", "id"),
+    ("unknown credential", hub(credential="nothing"), "credential", "known_credential"),
     ("env value that is a number", hub(env={"A": 1}), "env.A", "string_type"),
     *(
         (f"env name {bad!r}"[:40], hub(env={bad: "x"}), f"env.{bad[:64]}", "env_name")
