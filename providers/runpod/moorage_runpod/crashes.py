@@ -16,7 +16,8 @@ PULLS = 2
 _EXIT = re.compile(
     r"exited with (?:exit |status )?(?:code )?\(?(?!0\b)\d+|terminated with exit code [1-9]", re.I
 )
-_START = re.compile(r"starting serverless worker|start container for ", re.I)
+# One start may be told by RunPod and by the worker itself: each counts for its own.
+_STARTS = (re.compile(r"start container for ", re.I), re.compile(r"starting serverless worker", re.I))
 _PULL = re.compile(
     r"pull access denied|manifest (?:for .* )?(?:unknown|not found)"
     r"|(?:failed|error|unable)[^.]{0,20} pull(?:ing)?\b",
@@ -37,7 +38,7 @@ def crash_in(lines: Sequence[str]) -> Crash | None:
     """Of the last lines of one worker's log, oldest first; None while it may still come up."""
     if _count(_PULL, lines) >= PULLS:
         return Crash("the worker's image cannot be pulled", refused=True)
-    exits, starts = _count(_EXIT, lines), _count(_START, lines)
+    exits, starts = _count(_EXIT, lines), max(_count(sign, lines) for sign in _STARTS)
     if exits < EXITS and starts < STARTS:
         return None
     why = ", out of memory" if _count(_MEMORY, lines) else ""

@@ -59,11 +59,7 @@ class Reply:
     @property
     def date(self) -> datetime:
         """The server's clock, ours where it tells none."""
-        try:
-            told = parsedate_to_datetime(self.headers.get("date", ""))
-        except ValueError:
-            return datetime.now(UTC)
-        return told.replace(tzinfo=UTC) if told.tzinfo is None else told.astimezone(UTC)
+        return _http_date(self.headers.get("date", "")) or datetime.now(UTC)
 
 
 def failure(reply: Reply, doing: str) -> ProviderError:
@@ -126,17 +122,20 @@ def quota_limit(words: str) -> int | None:
 def wait_asked(headers: Mapping[str, str], default: float = RETRY_SECONDS) -> float:
     """Seconds to wait, from `Retry-After`, else from the window that is used up."""
     text = headers.get("retry-after", "").strip()
-    if text.isdigit():
+    if text.isdecimal():
         return float(text)
-    if text:
-        try:
-            until = parsedate_to_datetime(text)
-        except ValueError:
-            pass
-        else:
-            now = Reply(0, headers).date
-            return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - now).total_seconds())
+    until = _http_date(text)
+    if until is not None:
+        return max(0.0, (until - Reply(0, headers).date).total_seconds())
     return exhausted_for(headers) or default
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        told = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):  # it raises what its parts raise
+        return None
+    return told.replace(tzinfo=UTC) if told.tzinfo is None else told.astimezone(UTC)
 
 
 def exhausted_for(headers: Mapping[str, str]) -> float | None:
