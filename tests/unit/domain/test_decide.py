@@ -23,7 +23,14 @@ from moorage.domain.deployment import (
     Truth,
 )
 from moorage.domain.model import HubModel, ModelProfile
-from moorage.domain.observation import Observation, Replica, ReplicaState, Trouble
+from moorage.domain.observation import (
+    Observation,
+    Replica,
+    ReplicaState,
+    Trouble,
+    WorkerReport,
+    WorkerState,
+)
 from moorage.domain.steps import (
     Abandon,
     Begin,
@@ -43,6 +50,8 @@ from moorage.domain.steps import (
     Removed,
     Report,
     Rest,
+    Restore,
+    Restored,
     Seen,
     Step,
     Validate,
@@ -244,6 +253,83 @@ def test_the_meter_runs_from_creation_to_confirmed_absence() -> None:
     assert d.status.meter.at(hour) == pytest.approx(0.5)
     d = through(replace(d, deleted_at=hour), Enter(Phase.DELETING), Removed(), now=hour)
     assert d.status.meter.at(hour + timedelta(days=1)) == pytest.approx(0.5)
+
+
+RENTED = Rung(replace(offer("rented"), by_running=True), "diffusers", Estimate(1, 1.0, ()))
+ELSEWHERE = Rung(replace(offer("own"), provider="q"), "onnx", Estimate(1, 1.0, ()))
+
+
+def rented() -> Deployment:
+    d = through(deployment(), Profiled(PROFILE), Placed(Placement((RENTED,), ())), Begin(RENTED))
+    assert d.status.attempt is not None
+    return through(d, Created(Handle("p", d.status.attempt.name, {"id": "e1"})))
+
+
+def test_where_only_running_replicas_are_billed_the_meter_follows_them() -> None:
+    d, hour = rented(), START + timedelta(hours=1)
+    assert d.status.meter.at(hour) == 0.0
+    two = replace(ANSWERS, running=2)
+    d = through(d, next_step(d, seen=two))
+    assert d.status.meter.at(hour) == pytest.approx(1.0)
+    assert isinstance(next_step(d, hour, two), Wait)
+    d = through(d, next_step(d, hour, replace(ANSWERS, running=0)), now=hour)
+    assert d.phase is Phase.READY
+    assert d.status.meter.at(hour + timedelta(days=1)) == pytest.approx(1.0)
+
+
+def test_what_the_provider_wants_to_remember_is_in_the_handle_at_its_next_look() -> None:
+    d = rented()
+    proved = replace(LOADS, ref={"warm_up": "job-1"})
+    d = through(d, next_step(d, seen=proved))
+    assert d.status.attempt is not None
+    assert d.status.attempt.handle is not None
+    assert d.status.attempt.handle.ref == {"id": "e1", "warm_up": "job-1"}
+    assert isinstance(next_step(d, seen=proved), Wait), "it is stored once"
+
+
+def test_drift_is_put_back_told_and_looked_at_again() -> None:
+    d = through(rented(), Report(ANSWERS))
+    drift = replace(ANSWERS, drift="workers.max is 0, 3 was asked for")
+    step = next_step(d, seen=drift)
+    assert isinstance(step, Restore)
+    change = advance(d, Restored(step.drift), START)
+    assert [fact.type for fact in change.facts] == ["deployment.drift_corrected"]
+    assert isinstance(next_step(change.deployment), Wait), "not at once: the provider may need a moment"
+    assert isinstance(next_step(change.deployment, START + timedelta(seconds=6)), Look)
+
+
+def report(d: Deployment, state: WorkerState, attempt: int = 1) -> Deployment:
+    name = f"mrg-{'a' * 26}-r1-a{attempt}"
+    return replace(d, report=WorkerReport(name, "w", state, START, cause="CUDA out of memory"))
+
+
+def test_a_worker_that_cannot_load_fails_the_deployment_before_anybody_looks() -> None:
+    failed = report(loading(), WorkerState.FAILED)
+    step = decide(desired_of(failed, PATIENCE), Observed(failed.status, None, failed.report), START)
+    assert isinstance(step, Abandon)
+    assert isinstance(step.why, Failure)
+    assert "CUDA out of memory" in step.why.detail
+
+
+@pytest.mark.parametrize(
+    "d",
+    [
+        report(loading(), WorkerState.LOADING),
+        report(loading(), WorkerState.FAILED, attempt=2),
+        report(through(loading(), Report(ANSWERS)), WorkerState.FAILED),
+    ],
+    ids=["it loads", "of another attempt", "of one that has served"],
+)
+def test_what_a_worker_says_otherwise_decides_nothing(d: Deployment) -> None:
+    step = decide(desired_of(d, PATIENCE), Observed(d.status, None, d.report), START)
+    assert isinstance(step, Look)
+
+
+def test_a_quota_leaves_the_offers_of_other_providers() -> None:
+    d = through(deployment(), Profiled(PROFILE), Placed(Placement((*RUNGS, ELSEWHERE), ())))
+    d = through(d, Begin(RUNGS[0]), Refused("at most 3 workers", whole_provider=True))
+    assert isinstance(next_step(d), Remove)
+    assert next_step(through(d, Removed())) == Begin(ELSEWHERE)
 
 
 # -- a hostile world ------------------------------------------------------------------------------------

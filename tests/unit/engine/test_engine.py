@@ -46,6 +46,14 @@ async def test_capacity_that_shows_only_after_creation_is_cleaned_up_first(world
     assert list(world.compute.endpoints) == [str(ExternalName(ready.id, 1, 2))]
 
 
+async def test_capacity_that_was_seen_missing_is_remembered_for_others(world: World) -> None:
+    world.compute.faults.throttled.add("cheap")
+    async with world.driven():
+        await world.until(await world.deploy(), Phase.READY)
+        second = await world.until(await world.deploy(), Phase.READY)
+    assert second.status.attempts == 1
+
+
 async def test_no_capacity_anywhere_fails_at_the_deadline_with_the_whole_story(world: World) -> None:
     world.compute.faults.no_capacity |= {"cheap", "dear"}
     async with world.driven():
