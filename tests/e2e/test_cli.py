@@ -123,6 +123,23 @@ def test_keys_are_made_used_and_revoked(installation: Installation) -> None:
     assert made["key"] not in json.dumps(list(listed.values()))
 
 
+def test_what_can_be_had_and_what_it_cost(installation: Installation) -> None:
+    market = installation.json("gpus")
+    assert "local-cpu" in [offer["id"] for offer in market["items"]]
+    assert "managed" in installation.at_once("gpus").stdout
+    deployment = json.loads(installation.moorage("deploy", MODEL, "--name", "costly", "--json").stdout)
+    assert installation.json("cost", "costly")["deployment_id"] == deployment["deployment_id"]
+    assert "measured here" in installation.at_once("cost", "costly").stdout
+    assert installation.at_once("delete", "costly").exit_code == ExitCode.OK
+
+
+def test_an_account_that_cannot_be_stored_says_why(installation: Installation) -> None:
+    wrong = installation.at_once("credentials", "store", "managed")
+    assert wrong.exit_code == ExitCode.USAGE
+    assert "No key came in" in wrong.stderr
+    assert "No accounts" in installation.at_once("credentials", "ls").stdout
+
+
 def test_the_owner_signs_in_with_the_password_that_lies_there(installation: Installation) -> None:
     access = json.loads((installation.data_dir / "access.json").read_text())
     ended = installation.at_once("login", access["username"], MOORAGE_PASSWORD=access["password"])

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from moorage import __version__
-from moorage.cli import deploying, identity, inferring, reading, serving
+from moorage.cli import compute, deploying, identity, inferring, reading, serving
 
 _EXIT_CODES = """Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not allowed, 5 service not
 reached, 130 interrupted."""
@@ -31,11 +31,14 @@ for command in (
     reading.logs,
     reading.events,
     inferring.infer,
+    compute.gpus,
+    compute.cost,
     deploying.delete,
     identity.login,
 ):
     app.command()(command)
 app.add_typer(identity.keys)
+app.add_typer(compute.credentials)
 
 
 def _print_version(wanted: bool) -> None:

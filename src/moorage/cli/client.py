@@ -150,6 +150,25 @@ class MoorageClient:
         for message in self._stream(f"/v1/deployments/{_segment(deployment_id)}/logs", {"tail": tail}):
             yield json.loads(message.data)
 
+    def cost(self, deployment_id: str) -> Document:
+        return self._json("GET", f"/v1/deployments/{_segment(deployment_id)}/cost")
+
+    # -- compute, accounts -----------------------------------------------------------------------------------
+
+    def gpus(self) -> Document:
+        return self._json("GET", "/v1/gpus")
+
+    def credentials(self) -> list[Document]:
+        items: list[Document] = self._json("GET", "/v1/credentials")["items"]
+        return items
+
+    def store_credential(self, provider: str, name: str, values: Mapping[str, str]) -> Document:
+        body = {"provider": provider, "name": name, "values": dict(values)}
+        return self._json("POST", "/v1/credentials", json=body)
+
+    def remove_credential(self, credential_id: str) -> None:
+        self._send("DELETE", f"/v1/credentials/{_segment(credential_id)}")
+
     # -- models, identity ------------------------------------------------------------------------------------
 
     def infer(self, model: str, body: Document) -> Document:

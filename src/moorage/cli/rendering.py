@@ -117,6 +117,10 @@ def summary(d: Document) -> RenderableType:
         None if d["price_per_hour"] is None else f"{per_hour(d['price_per_hour'])} per hour and replica",
     )
     fact("cost so far", cost(d))
+    loading = d.get("loading")
+    if loading and d["status"] == "loading_model":
+        percent = "" if loading["percent"] is None else f" {loading['percent']:.0f} %"
+        fact("worker", f"{loading['stage'] or loading['state']}{percent}")
     fact("replicas", f"{d['replicas']['ready']} of {d['replicas']['desired']} ready")
     fact("endpoint", d["endpoint_url"])
     fact("phases", ", ".join(f"{name} {seconds:.2f} s" for name, seconds in d["phase_durations"].items()))
@@ -184,6 +188,43 @@ def _refused(refused: Sequence[Document]) -> RenderableType:
     rows = table("REFUSED", "ON", "WHY", "SMALLEST CHANGE THAT HELPS")
     for r in refused:
         rows.add_row(r["provider"], hardware(r["gpu"], r["count"]), r["reason"], r["smallest_change"] or "–")
+    return rows
+
+
+def market(document: Document) -> list[RenderableType]:
+    rows = table("PROVIDER", "OFFER", "ON", "MEMORY", "PER HOUR", "STOCK", "NOTE")
+    for o in document["items"]:
+        on = hardware(o["gpu"], o["count"])
+        memory, price = (
+            f"{o['memory_gb']:g} GB",
+            per_hour(o["price_per_hour"]) + (" spot" if o["spot"] else ""),
+        )
+        rows.add_row(o["provider"], o["id"], on, memory, price, o["availability"], o["note"] or "")
+    offered = rows if document["items"] else Text("Nothing can be had now.", "red")
+    silent = [Text(f"{r['provider']}: {r['reason']}", "dim") for r in document["refused"]]
+    return [offered, *([Text(), *silent] if silent else [])]
+
+
+def deployment_cost(c: Document) -> RenderableType:
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="bold")
+    facts.add_column(overflow="fold")
+    facts.add_row("so far", f"${c['accrued']:.6f}, measured here")
+    facts.add_row("now", f"{per_hour(c['per_hour_now'])} per hour")
+    if c["price_per_hour"] is not None:
+        source = f"({c['price_source']}, {c['price_as_of']})"
+        facts.add_row("price", f"{per_hour(c['price_per_hour'])} per hour and replica {source}")
+    billed = c["billed"]
+    facts.add_row("billed", c["billed_unknown"] if billed is None else f"${billed['amount']:.6f}")
+    return facts
+
+
+def credentials(found: Sequence[Document]) -> RenderableType:
+    if not found:
+        return Text("No accounts. `moorage credentials store PROVIDER` stores one.", "dim")
+    rows = table("ID", "PROVIDER", "NAME", "BEGINS", "STORED")
+    for c in found:
+        rows.add_row(c["id"], c["provider"], c["name"], c["hint"], f"{age(c['created_at'])} ago")
     return rows
 
 

@@ -1,10 +1,12 @@
-"""Every field of the request body as an option, for `plan` and `deploy` alike.
+"""The fields of the request body as options, for `plan` and `deploy` alike; `--set` reaches the rest.
 
 Limits are the service's to check, so that there is one place that knows them; here only form is refused.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from typing import Annotated, Any  # the body is JSON
 
 import typer
@@ -60,7 +62,45 @@ Webhook = Annotated[
 ]
 
 
-def body(model: str | None, image: str | None, env: list[str] | None, **fields: Any) -> dict[str, Any]:
+Credential = Annotated[
+    str | None, typer.Option(rich_help_panel=_WHERE, help="A stored provider account, by name or id.")
+]
+WorkersMin = Annotated[
+    int | None,
+    typer.Option(rich_help_panel=_HOW, help="Serverless: workers that always run; 0 costs nothing."),
+]
+WorkersMax = Annotated[
+    int | None, typer.Option(rich_help_panel=_HOW, help="Serverless: workers that may run.")
+]
+CacheUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--cache",
+        metavar="s3://BUCKET/PREFIX",
+        rich_help_panel=_HOW,
+        help="Your bucket of weights, with the keys in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+        "AWS_ENDPOINT_URL; or `shared`.",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        rich_help_panel=_HOW,
+        help="Any other field of the request, such as idle_timeout=60; repeat it.",
+    ),
+]
+
+
+def body(
+    model: str | None,
+    image: str | None,
+    env: list[str] | None,
+    cache: str | None = None,
+    other: list[str] | None = None,
+    **fields: Any,
+) -> dict[str, Any]:
     """The request body: what was given, under the API's names. Raises Usage."""
     if (model is None) == (image is None):
         raise Usage("Give a MODEL or an --image, and not both.", "For example: moorage deploy owner/name")
@@ -69,12 +109,38 @@ def body(model: str | None, image: str | None, env: list[str] | None, **fields: 
     if image is not None and fields.get("hf_token") is not None:
         del found["hf_token"]  # from the environment, and of no use to an image
     if env:
-        found["env"] = dict(_pair(text) for text in env)
+        found["env"] = dict(_pair("--env", "NAME", text) for text in env)
+    if cache is not None:
+        found |= _cache(cache)
+    for text in other or ():
+        name, value = _pair("--set", "FIELD", text)
+        found[name] = _value(value)
     return found
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _pair(option: str, what: str, text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise Usage(f"--env {name or '…'}: write it as NAME=VALUE.")
+        raise Usage(f"{option} {name or '…'}: write it as {what}=VALUE.")
     return name, value
+
+
+def _value(text: str) -> Any:
+    """JSON where it is JSON, else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _cache(where: str) -> dict[str, Any]:
+    """Keys come from the environment: other users of the machine can see options."""
+    if where in ("off", "shared"):
+        return {"cache_scope": where}
+    names = {
+        "user_aws_access_key_id": "AWS_ACCESS_KEY_ID",
+        "user_aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
+        "user_aws_endpoint_url": "AWS_ENDPOINT_URL",
+    }
+    given = {field: os.environ[name] for field, name in names.items() if os.environ.get(name)}
+    return {"cache_scope": "private", "user_s3_url": where, **given}

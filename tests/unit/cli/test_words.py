@@ -63,6 +63,34 @@ def test_a_token_of_the_environment_is_not_sent_along_with_an_image() -> None:
     assert request_options.body(None, "nginx", None, hf_token="hf_x") == {"container_image": "nginx"}
 
 
+def test_any_field_can_be_set_as_json_or_as_text() -> None:
+    given = ["idle_timeout=60", "flashboot=true", "endpoint_type=queue", 'data_centers=["EU-RO-1"]']
+    assert request_options.body("a/b", None, None, None, given) == {
+        "hf_model_id": "a/b",
+        "idle_timeout": 60,
+        "flashboot": True,
+        "endpoint_type": "queue",
+        "data_centers": ["EU-RO-1"],
+    }
+
+
+def test_a_bucket_is_opened_with_the_keys_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    assert request_options.body("a/b", None, None, "s3://bucket/models") == {
+        "hf_model_id": "a/b",
+        "cache_scope": "private",
+        "user_s3_url": "s3://bucket/models",
+        "user_aws_access_key_id": "AKIA",
+        "user_aws_secret_access_key": "secret",
+    }
+    assert request_options.body("a/b", None, None, "shared") == {
+        "hf_model_id": "a/b",
+        "cache_scope": "shared",
+    }
+
+
 @pytest.mark.parametrize(
     "given", [(None, None, None), ("a/b", "nginx", None), ("a/b", None, ["X"]), ("a/b", None, ["=1"])]
 )
