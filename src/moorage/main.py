@@ -212,7 +212,9 @@ async def running(
             clock,
             new_id,
             public_url=public_url,
-            patience=Patience(ready_timeout=settings.ready_timeout_seconds),
+            patience=Patience(
+                settings.ready_timeout_seconds, settings.loading_look_seconds, settings.ready_look_seconds
+            ),
             effect_timeout=EFFECT_SECONDS,
             lease_seconds=settings.lease_seconds,
             on_applied=lambda deployment: service.applied(deployment),

@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     token_hours: float = Field(1.0, gt=0)
     lease_seconds: float = Field(10.0, gt=0)
     ready_timeout_seconds: float = Field(900.0, gt=0)
+    loading_look_seconds: float = Field(5.0, gt=0)
+    ready_look_seconds: float = Field(60.0, gt=0)
     sweep_seconds: float = Field(60.0, gt=0)
     sweep_grace_seconds: float = Field(120.0, ge=0)
 
