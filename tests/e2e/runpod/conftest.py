@@ -1,4 +1,4 @@
-"""The whole service on a fake RunPod: its own socket, a Hub, a receiver, and the provider as it is installed."""
+"""The whole service on a fake RunPod: its own socket, a Hub, a receiver, and the provider as installed."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def harbour(
     runpod: Mapping[str, str] = SETTINGS,
     **settings: Any,
 ) -> AsyncIterator[Harbour]:
-    """The service on `fake` and `hub`, with a receiver of webhooks and a user whose token is the RunPod key."""
+    """The service on `fake` and `hub`, with a webhook receiver and a user whose token is the RunPod key."""
     messages: list[tuple[Mapping[str, str], bytes]] = []
 
     async def receive(request: web.Request) -> web.Response:
