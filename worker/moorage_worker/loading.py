@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
+from collections.abc import Callable
 
+from moorage_worker.cache.progress import Progress, quiet
 from moorage_worker.engines.catalog import load_engine
 from moorage_worker.engines.load_options import LoadOptions
 from moorage_worker.errors import LoadFailed, cause_line
@@ -11,12 +15,17 @@ from moorage_worker.readiness import LoadedModel, Readiness, Stage
 from moorage_worker.settings import WorkerSettings
 from moorage_worker.source import fetch
 
+log = logging.getLogger(__name__)
 
-def load_model(settings: WorkerSettings, readiness: Readiness) -> LoadedModel:
-    """Fetch, load and warm up, telling `readiness` each stage. Blocks; raises LoadFailed with the cause."""
+
+def load_model(settings: WorkerSettings, readiness: Readiness, progress: Progress = quiet) -> LoadedModel:
+    """Fetch, load and warm up, telling `readiness` each stage and `progress` the bytes of the download.
+
+    Blocks; raises LoadFailed with the cause. What the fetch has left for later runs on in the background.
+    """
     started = time.monotonic()
     readiness.stage = Stage.DOWNLOADING
-    local = fetch(settings)
+    local = fetch(settings, progress)
     readiness.stage = Stage.LOADING
     engine = load_engine(local.engine, local.folder, LoadOptions(settings.task, settings.threads))
     readiness.stage = Stage.WARMING
@@ -28,4 +37,16 @@ def load_model(settings: WorkerSettings, readiness: Readiness) -> LoadedModel:
         raise LoadFailed(
             f"the model loaded, but its warm-up inference failed: {cause_line(error)}"
         ) from error
-    return LoadedModel(engine, local.engine, local.version, round(time.monotonic() - started, 3))
+    load_seconds = round(time.monotonic() - started, 3)
+    if local.after_ready is not None:
+        threading.Thread(
+            target=_run_quietly, args=(local.after_ready,), name="after-ready", daemon=True
+        ).start()
+    return LoadedModel(engine, local.engine, local.version, load_seconds, local.from_cache)
+
+
+def _run_quietly(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception:  # the model serves: nothing behind it may end that
+        log.exception("unexpected error behind a model that is ready")

@@ -25,6 +25,7 @@ class LoadedModel:
     engine_name: str
     version: str
     load_seconds: float
+    from_cache: bool = False
 
 
 class Readiness:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from moorage_worker.cache.errors import CacheSettingsError
+from moorage_worker.cache.settings import CacheSettings
 from moorage_worker.engines.catalog import ENGINES
 from moorage_worker.model_layout import TASKS
 
@@ -37,6 +39,7 @@ class WorkerSettings:
     threads: int
     max_waiting: int
     hub_patience: float
+    cache: CacheSettings = CacheSettings()
 
 
 def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> WorkerSettings:
@@ -45,6 +48,10 @@ def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> WorkerSet
     args = parser.parse_args(argv)
     if not args.model.strip():
         parser.error("--model must not be empty")
+    try:
+        cache = CacheSettings.read(environ)
+    except CacheSettingsError as error:
+        parser.error(str(error))
     return WorkerSettings(
         model=args.model,
         model_id=args.model_id or _name_of(args.model),
@@ -57,6 +64,7 @@ def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> WorkerSet
         threads=args.threads,
         max_waiting=args.max_waiting,
         hub_patience=args.hub_patience,
+        cache=cache,
     )
 
 

