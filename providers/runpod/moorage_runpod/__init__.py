@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from moorage.ports import ProviderConfig
-    from moorage_runpod.provider import RunPodProvider
+    from moorage_runpod.serverless import RunPodProvider
 
 __all__ = ["provider"]
 
 
 def provider(config: ProviderConfig) -> RunPodProvider:
     """The entry point `moorage.providers`. Raises ValueError for a setting that cannot be kept."""
-    from moorage_runpod.provider import RunPodProvider
+    from moorage_runpod.serverless import RunPodProvider
     from moorage_runpod.settings import RunPodSettings
 
     return RunPodProvider(RunPodSettings.read(config))

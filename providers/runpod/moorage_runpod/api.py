@@ -33,7 +33,7 @@ from moorage_runpod.wire import (
 )
 
 CATALOG_SECONDS = 6.0
-PING_SECONDS = 5.0  # a load balancer holds a request until a worker is there; nobody waits so long
+PING_SECONDS = 3.0  # a load balancer holds a request until a worker is there; a look does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,9 @@ class AccountApi:
         return parse(Endpoint, reply, "create the endpoint")
 
     async def patch(self, id_: str, body: Mapping[str, object]) -> None:
-        await self._v2("PATCH", f"serverless/{_part(id_)}", "change the endpoint", body)
+        """Believed only where RunPod shows the endpoint: a page in its place would look like success."""
+        reply = await self._v2("PATCH", f"serverless/{_part(id_)}", "change the endpoint", body)
+        parse(Endpoint, reply, "change the endpoint")
 
     async def delete(self, id_: str) -> None:
         """What is not there is deleted."""
