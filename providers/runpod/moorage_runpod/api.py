@@ -6,7 +6,7 @@ v1 and GraphQL are being retired and are not used.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -114,7 +114,9 @@ class AccountApi:
     async def run(self, endpoint: Endpoint, body: Mapping[str, object]) -> Job:
         doing = "send a job"
         url = request_url(endpoint, "run", self.base)
-        return parse(Job, await self.transport.call(self.key, "POST", url, doing, json=body), doing)
+        with _not_there_yet(endpoint):
+            reply = await self.transport.call(self.key, "POST", url, doing, json=body)
+        return parse(Job, reply, doing)
 
     async def job(self, endpoint: Endpoint, id_: str) -> Job:
         """Raises Gone for a job that nobody knows, or that is over for long."""
@@ -125,7 +127,9 @@ class AccountApi:
     async def health(self, endpoint: Endpoint) -> Health:
         doing = "ask for the queue's health"
         url = request_url(endpoint, "health", self.base)
-        return parse(Health, await self.transport.call(self.key, "GET", url, doing), doing)
+        with _not_there_yet(endpoint):
+            reply = await self.transport.call(self.key, "GET", url, doing)
+        return parse(Health, reply, doing)
 
     async def ping(self, endpoint: Endpoint) -> int | None:
         """The status that a worker answers with, or the load balancer in its place; None when none came in
@@ -146,6 +150,15 @@ class AccountApi:
         self, method: str, path: str, doing: str, body: Mapping[str, object] | None = None
     ) -> Reply:
         return await self.transport.call(self.key, method, f"{self.base}/v2/{path}", doing, json=body)
+
+
+@contextlib.contextmanager
+def _not_there_yet(endpoint: Endpoint) -> Iterator[None]:
+    """The job API may learn of an endpoint later than REST; its 404 is no proof that the endpoint is gone."""
+    try:
+        yield
+    except Gone:
+        raise Retry(f"RunPod's job API does not know {endpoint.name} (yet)") from None
 
 
 def _part(text: str) -> str:

@@ -15,13 +15,13 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from moorage.errors import Gone, QuotaExceeded, Retry
+from moorage.errors import Gone, QuotaExceeded, Rejected, Retry
 from moorage.ports import Absent, StillThere
 from moorage_runpod.api import AccountApi
 from moorage_runpod.bodies import Wanted, create_body, patch_body
 from moorage_runpod.environment import INSTALLATION
 from moorage_runpod.failures import Unanswered
-from moorage_runpod.settings import RunPodSettings
+from moorage_runpod.settings import PREFIX, RunPodSettings
 from moorage_runpod.wire import Endpoint
 
 STILL_THERE_SECONDS = 1.0
@@ -60,7 +60,7 @@ class EndpointsOf:
             if await self.find(api, goal.name) is not None:
                 return await self._settle(api, goal.name)
             try:
-                made = await _within_quota(goal, lambda allowed: api.create(create_body(goal, allowed)))
+                made = await _within_quota(goal, lambda allowed: _created(api, goal, allowed))
             except asyncio.CancelledError:
                 self._not_sure(goal.name)
                 raise
@@ -141,6 +141,16 @@ class EndpointsOf:
         if lock is None:
             lock = self._locks[name] = asyncio.Lock()
         return lock
+
+
+async def _created(api: AccountApi, goal: Wanted, allowed: int | None) -> Endpoint:
+    try:
+        return await api.create(create_body(goal, allowed))
+    except Gone as error:  # of a create, what is missing can only be what the body names
+        raise Rejected(
+            f"{error.detail}. Something that the endpoint refers to does not exist.",
+            advice=f"Check {PREFIX}TEMPLATE_ID, {PREFIX}REGISTRY and network_volumes.",
+        ) from None
 
 
 async def _removed(api: AccountApi, id_: str) -> bool:

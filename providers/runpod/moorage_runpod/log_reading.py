@@ -7,7 +7,7 @@ short silence.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from moorage.errors import Gone, ProviderError
@@ -25,6 +25,8 @@ LOOK_SECONDS = 2.0
 async def last_lines(api: AccountApi, endpoint: str, worker: str, tail: int) -> list[Logged]:
     """Oldest first. A log that cannot be read now is empty: a fresh worker's is refused for a while."""
     found: list[Logged] = []
+    if tail == 0:
+        return found
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(FIRST_LINE_SECONDS) as clock, AsyncExitStack() as stack:
@@ -54,8 +56,9 @@ async def read_logs(
     for worker, line in merged[max(0, len(merged) - tail) :]:
         yield _log_line(worker, line)
     if follow:
-        places = {w.id: (lines[-1].event if lines else None) for w, lines in zip(workers, past, strict=True)}
-        async for worker, line in _Following(api, endpoint, places, ended).lines():
+        told = {w.id: lines[-1].event for w, lines in zip(workers, past, strict=True) if lines}
+        skipped = frozenset(w.id for w in workers) if tail == 0 else frozenset()
+        async for worker, line in _Following(api, endpoint, told, skipped, ended).lines():
             yield _log_line(worker, line)
 
 
@@ -63,11 +66,18 @@ class _Following:
     """One open stream a worker, for as long as the endpoint is there."""
 
     def __init__(
-        self, api: AccountApi, endpoint: str, places: dict[str, str | None], ended: asyncio.Event
+        self,
+        api: AccountApi,
+        endpoint: str,
+        told: Mapping[str, str | None],
+        skipped: frozenset[str],
+        ended: asyncio.Event,
     ) -> None:
+        """`told` is the last event of each worker that was told; of those `skipped` no past is wanted."""
         self._api = api
         self._endpoint = endpoint
-        self._places = places  # by worker: the last event that was told
+        self._told = dict(told)
+        self._skipped = skipped
         self._ended = ended
         self._queue: asyncio.Queue[tuple[str, Logged] | None] = asyncio.Queue(1000)
         self._streams: dict[str, asyncio.Task[None]] = {}
@@ -106,13 +116,14 @@ class _Following:
                 self._streams[worker.id] = asyncio.create_task(self._stream(worker.id))
 
     async def _stream(self, worker: str) -> None:
-        place = self._places.get(worker)
-        tail = 0 if place is not None else MOST_LINES  # a worker that is new is told from its beginning
+        place = self._told.get(worker)
+        # A worker that is new is told from its beginning.
+        tail = 0 if place is not None or worker in self._skipped else MOST_LINES
         try:
             async with self._api.worker_log(self._endpoint, worker, tail=tail, after=place) as lines:
                 async for line in lines:
                     if line.event is not None:
-                        self._places[worker] = line.event
+                        self._told[worker] = line.event
                     await self._queue.put((worker, line))
         except ProviderError:
             return  # opened again at the next look, if the worker is still there

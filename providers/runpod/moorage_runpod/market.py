@@ -38,6 +38,7 @@ class Market:
         kept = self._kept.get(who)
         if kept is None or self._stale(kept):
             kept = _Kept(asyncio.create_task(_read(api)), self._monotonic())
+            kept.reading.add_done_callback(_looked_at)
             self._kept[who] = kept
             self._kept.move_to_end(who)
             if len(self._kept) > ACCOUNTS_KEPT:
@@ -57,6 +58,12 @@ class Market:
         if kept.reading.cancelled() or kept.reading.exception() is not None:
             return True
         return age >= (KEPT_SECONDS if kept.reading.result().gpus is not None else SILENCE_KEPT_SECONDS)
+
+
+def _looked_at(reading: asyncio.Task[Catalog]) -> None:
+    """An error that nobody waits for any more is no news."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 async def _read(api: AccountApi) -> Catalog:

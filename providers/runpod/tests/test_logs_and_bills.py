@@ -57,6 +57,19 @@ async def test_a_follower_sees_workers_that_come_later_and_no_line_twice(house: 
     assert len(told) == len({(line.at, line.text) for line in told})
 
 
+async def test_no_past_for_who_wants_none(house: House, name: str) -> None:
+    provider = house.provider()
+    handle = await provider.create(plan(), name, CREDENTIALS)
+    _, handle = await until_ready(provider, handle)
+    lines = provider.logs(handle, CREDENTIALS, tail=0, follow=True)
+    first = asyncio.ensure_future(anext(lines))
+    await house.fake.came(lambda: house.fake.sent("GET /v2/serverless/{id}/workers/{workerId}/logs"))
+    [worker] = house.fake.endpoints[0].workers.values()
+    worker.log.write("something new")
+    assert (await asyncio.wait_for(first, 10)).text == "something new"
+    await lines.aclose()  # type: ignore[attr-defined]  # a generator
+
+
 async def test_one_who_stops_following_leaves_no_stream_open(house: House, name: str) -> None:
     provider = house.provider()
     handle = await provider.create(plan(), name, CREDENTIALS)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from moorage.domain.deployment import Handle
-from moorage.errors import ProviderError, Retry
+from moorage.errors import ProviderError, Rejected, Retry
 from moorage.ports import Absent
 from moorage.testing.provider_contract import until_absent
 from moorage_runpod.serverless import RunPodProvider
@@ -150,6 +150,25 @@ async def test_no_answer_is_never_news(house: House, name: str, kind: Kind, rout
             except ProviderError as error:
                 assert isinstance(error, Retry)  # noqa: PT017  # it may also succeed
     await until_ready(provider, handle)
+
+
+async def test_a_job_api_that_does_not_know_it_yet_is_no_end(house: House, name: str) -> None:
+    provider = house.provider()
+    handle = await provider.create(plan(), name, CREDENTIALS)
+    api = provider._api(CREDENTIALS)
+    endpoint, _ = await api.endpoint(handle.ref["id"])
+    assert endpoint.request_urls is not None
+    unknown = {field: f"{api.base}/v2/nobody/{field}" for field in ("run", "health")}
+    urls = endpoint.request_urls.model_copy(update=unknown)
+    for call in (api.health, lambda e: api.run(e, {"input": {"a": 1}})):
+        with pytest.raises(Retry, match="does not know"):
+            await call(endpoint.model_copy(update={"request_urls": urls}))
+
+
+async def test_a_template_that_is_not_there_is_told(house: House, name: str) -> None:
+    with pytest.raises(Rejected) as raised:
+        await house.provider(TEMPLATE_ID="t404").create(plan(), name, CREDENTIALS)
+    assert "MOORAGE_RUNPOD_TEMPLATE_ID" in (raised.value.advice or "")
 
 
 class TestSameName:
