@@ -1,6 +1,6 @@
 """A RunPod on loopback: `FakeRunPod` in a test, `python -m moorage_runpod.testing` as a process.
 
-Needs `aiohttp` and `jsonschema`, which the provider itself does without.
+Needs `aiohttp` and `jsonschema-rs`, which the provider itself does without.
 """
 
 from __future__ import annotations

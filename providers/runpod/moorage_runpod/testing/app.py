@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -74,6 +75,9 @@ class Pipeline:
             allow = {k: v for k, v in error.headers.items() if k == "Allow"}
             detail = "resource not found" if error.status == 404 else error.reason
             response = Problem(error.status, detail, headers=allow).answer()
+        except Exception:  # a fault of the fake's own, whatever it is, must fail the test that met it
+            self._cloud.records.broken_answers.append(f"{seen.name}: {traceback.format_exc()}")
+            raise
         response = self._checked(operation, seen, response)
         if not response.prepared:
             account = request.get(ACCOUNT)

@@ -82,9 +82,13 @@ class Balancer:
                 await response.prepare(request)
                 async for chunk in answer.content.iter_chunked(_CHUNK):
                     await response.write(chunk)
+        except aiohttp.ClientConnectionResetError:
+            return web.Response() if response is None else response  # the caller hung up
         except aiohttp.ClientError:
             if response is None:
                 return web.Response(status=502, text="bad gateway")
-            raise
+            if request.transport is not None:
+                request.transport.abort()  # half an answer must not look like a whole one
+            return response
         await response.write_eof()
         return response

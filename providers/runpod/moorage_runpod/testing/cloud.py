@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -65,6 +66,7 @@ class Cloud:
         self.templates: dict[str, tuple[Account, Json]] = {}
         self.volumes: dict[str, tuple[Account, Json]] = {}
         self.creates = 0
+        self.made: Counter[str] = Counter()  # endpoints by name
         self.deletes = 0
         self.base = ""
         self.wake: Callable[[], None] = lambda: None
@@ -99,6 +101,7 @@ class Cloud:
         endpoint.releases.append(self._release(1, []))
         self.endpoints[endpoint.id] = endpoint
         self.creates += 1
+        self.made[spec.name] += 1
         self.wake()
         return endpoint
 

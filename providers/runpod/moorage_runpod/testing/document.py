@@ -10,26 +10,18 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any
+from urllib.parse import quote
 
-from jsonschema import Draft202012Validator, FormatChecker  # type: ignore[import-untyped]  # has no types
-from jsonschema.exceptions import ValidationError  # type: ignore[import-untyped]  # has no types
-from referencing import Registry
-from referencing.jsonschema import DRAFT202012
+from jsonschema_rs import Draft202012Validator, Registry, ValidationError, ValidationErrorKind
 
 # The document and bodies are JSON of any shape; the document itself is what types them.
 Json = Any
 
-_URI = "openapi.json"
-_FORMATS = FormatChecker(formats=())
-
-
-@_FORMATS.checks("date-time", raises=ValueError)  # type: ignore[untyped-decorator]  # has no types
-def _is_date_time(value: object) -> bool:
-    return not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is not None
+_FILE = "openapi.json"
+_URI = "urn:runpod"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +44,9 @@ class Operation:
 class Document:
     def __init__(self) -> None:
         self.json: Mapping[str, Json] = json.loads(
-            files("moorage_runpod.testing").joinpath(_URI).read_text("utf-8")
+            files("moorage_runpod.testing").joinpath(_FILE).read_text("utf-8")
         )
-        registry: Registry[Json] = Registry()
-        self._registry = registry.with_resource(_URI, DRAFT202012.create_resource(self.json))
+        self._registry = Registry([(_URI, dict(self.json))])
         self._validators: dict[str, Draft202012Validator] = {}
 
     def operation(self, method: str, path: str) -> Operation | None:
@@ -114,8 +105,13 @@ class Document:
     def _errors(self, pointer: str, value: Json) -> list[str]:
         validator = self._validators.get(pointer)
         if validator is None:
-            schema = {"$ref": f"{_URI}{pointer}"}
-            validator = Draft202012Validator(schema, registry=self._registry, format_checker=_FORMATS)
+            validator = Draft202012Validator(
+                {"$ref": _URI + quote(pointer, safe="#/~")},
+                registry=self._registry,
+                validate_formats=True,
+                # RunPod's own request URLs hold `{job_id}`, which no URI may.
+                formats={"uri": lambda _: True},
+            )
             self._validators[pointer] = validator
         return [text for error in validator.iter_errors(value) for text in _told(error)]
 
@@ -138,15 +134,14 @@ def _from_query(text: str, schema: Mapping[str, Json]) -> Json:
 
 
 def _told(error: ValidationError) -> Iterator[str]:
-    where = "$" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
-    match error.validator:
-        case "required":
-            name = error.message.rpartition(" is a required property")[0]
-            yield f"{where}: missing property {name}"
-        case "unevaluatedProperties" | "additionalProperties":
-            names = re.findall(r"'([^']*)'", error.message.partition("(")[2])
+    where = "$" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.instance_path)
+    match error.kind:
+        case ValidationErrorKind.Required(property=name):
+            yield f"{where}: missing property '{name}'"
+        case (
+            ValidationErrorKind.UnevaluatedProperties(unexpected=names)
+            | ValidationErrorKind.AdditionalProperties(unexpected=names)
+        ):
             yield f"{where}: additional properties {', '.join(repr(n) for n in names)} not allowed"
-        case "oneOf" | "anyOf":
-            yield f"{where}: {error.validator} failed, none matched"
         case _:
             yield f"{where}: {error.message}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from datetime import datetime
 from typing import Any
 
@@ -242,20 +242,25 @@ async def _stream_log(request: web.Request, log: Log) -> web.StreamResponse:
     else:
         lines = log.tail(int(request.query.get("tail", 100)), source)
     read_to = log.last
-    await response.prepare(request)
-    while True:
-        for line in lines:
-            await response.write(line.as_event())
-        if log.closed and log.last == read_to:
-            return response
-        news = await log.changes.until(
-            lambda: True if log.closed or log.last > read_to else None,  # noqa: B023  # looked at now only
-            _LOG_HEARTBEAT_SECONDS,
-        )
-        if news is None:
-            await response.write(b": heartbeat\n\n")
-        lines, read_to = log.after(read_to, source), log.last
-        await asyncio.sleep(0)
+    with contextlib.suppress(ConnectionError):  # the client hung up: how such a stream ends
+        await response.prepare(request)
+        while True:
+            for line in lines:
+                await response.write(line.as_event())
+            if log.closed and log.last == read_to:
+                break
+            if not await _news(log, read_to):
+                await response.write(b": heartbeat\n\n")
+            lines, read_to = log.after(read_to, source), log.last
+    return response
+
+
+async def _news(log: Log, read_to: float) -> bool:
+    """Whether there is something new before a heartbeat is due."""
+    found = await log.changes.until(
+        lambda: True if log.closed or log.last > read_to else None, _LOG_HEARTBEAT_SECONDS
+    )
+    return found is not None
 
 
 def _seconds(text: str) -> float:
