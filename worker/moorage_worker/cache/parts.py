@@ -21,7 +21,6 @@ from moorage_worker.errors import cause_line
 PART_BYTES = 50 * 1024**2
 CONNECTIONS = 8
 TRIES, FIRST_PAUSE = 5, 0.2  # of one part; the pause doubles
-_CHUNK = 1024**2
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -123,7 +122,7 @@ class PartsDownload:
         ):
             _judge(response, part)
             file.seek(part.at)
-            for chunk in response.iter_raw(_CHUNK):
+            for chunk in response.iter_raw():  # as it comes: what a chunk size gathers is lost with the line
                 if self._stop.is_set():
                     return
                 if part.at + len(chunk) > part.end:

@@ -25,6 +25,7 @@ from moorage_worker.cache.settings import BucketPlace
 WORKERS = 50
 PART_MIB = 50
 RETRIES_LOOKING, RETRIES_COPYING = 2, 8
+WRITING_SECONDS = 600
 LOOKING_SECONDS = 60  # an endpoint that swallows packets must not keep a load from the Hub
 # What a Go program needs to reach the network here. AWS_REGION is for services whose region s5cmd cannot ask.
 _PASSED_ON = ("PATH", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "AWS_REGION", "AWS_DEFAULT_REGION")
@@ -61,8 +62,12 @@ class S5cmd:
         return {str(item["key"]).removeprefix(f"{folder}/"): int(item.get("size", 0)) for item in told}
 
     def write(self, url: str, data: bytes, content_type: str) -> None:
-        """One small object."""
-        self._run(["pipe", "--raw", "--content-type", content_type, url], url, data)
+        """One object from memory. Through a file: `s5cmd pipe` gives no reason when it fails."""
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(data)
+            file.flush()
+            flags = ["--raw", "--part-size", str(self._part_mib), "--content-type", content_type]
+            self._run(["cp", *flags, file.name, url], url, WRITING_SECONDS)
 
     def presign(self, url: str, expires: timedelta) -> str:
         """A URL that opens the object for reading, for that long (seven days at most)."""
@@ -93,14 +98,14 @@ class S5cmd:
         part = ["--part-size", str(self._part_mib)]
         return shlex.join(["cp", "--raw", *part, copy.source, copy.destination]) + "\n"
 
-    def _run(self, command: Sequence[str], where: str, data: bytes = b"") -> bytes:
-        pipe = subprocess.PIPE
-        with self._start(command, RETRIES_LOOKING, stdin=pipe, stderr=pipe) as process:
+    def _run(self, command: Sequence[str], where: str, seconds: float = LOOKING_SECONDS) -> bytes:
+        nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
+        with self._start(command, RETRIES_LOOKING, stdin=nothing, stderr=pipe) as process:
             try:
-                out, err = process.communicate(data, timeout=LOOKING_SECONDS)
+                out, err = process.communicate(timeout=seconds)
             except subprocess.TimeoutExpired as error:
                 process.kill()
-                raise EndpointUnreachable(f"{where}: no answer within {LOOKING_SECONDS} s") from error
+                raise EndpointUnreachable(f"{where}: no answer within {seconds:.0f} s") from error
         if process.returncode != 0:
             raise trouble_of(_error_texts(err), where)
         return out

@@ -5,6 +5,8 @@ Secrets are kept out of every repr: settings end up in logs and tracebacks.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -81,8 +83,8 @@ class CacheSettings:
         if scope is CacheScope.PRIVATE:
             return cls(scope, bucket=_bucket(environ))
         if scope is CacheScope.SHARED:
-            url = _http_url(MANIFEST, _required(environ, MANIFEST, scope))
-            return cls(scope, manifest=ManifestPlace(url, _required(environ, SIGNING, scope)))
+            url = endpoint_url(MANIFEST, _required(environ, MANIFEST, scope))
+            return cls(scope, manifest=ManifestPlace(url, _signing_secret(environ, scope)))
         return cls(scope)
 
 
@@ -92,7 +94,16 @@ def _bucket(environ: Mapping[str, str]) -> BucketPlace:
         _required(environ, KEY_ID, CacheScope.PRIVATE), _required(environ, SECRET, CacheScope.PRIVATE)
     )
     endpoint = environ.get(ENDPOINT, "").strip()
-    return BucketPlace(url, keys, _http_url(ENDPOINT, endpoint) if endpoint else None)
+    return BucketPlace(url, keys, endpoint_url(ENDPOINT, endpoint) if endpoint else None)
+
+
+def _signing_secret(environ: Mapping[str, str], scope: CacheScope) -> str:
+    secret = _required(environ, SIGNING, scope)
+    try:
+        base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except binascii.Error:
+        raise CacheSettingsError(SIGNING, "must be whsec_ and base64, as Moorage gives it") from None
+    return secret
 
 
 def _required(environ: Mapping[str, str], variable: str, scope: CacheScope) -> str:
@@ -119,7 +130,8 @@ def bucket_url(variable: str, value: str) -> str:
     return f"s3://{bucket}/{prefix}".rstrip("/")
 
 
-def _http_url(variable: str, value: str) -> str:
+def endpoint_url(variable: str, value: str) -> str:
+    """An http URL without credentials or a final slash. Raises CacheSettingsError that names the variable."""
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise CacheSettingsError(variable, "must be an http:// or https:// URL with a host")
