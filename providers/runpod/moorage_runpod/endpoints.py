@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
@@ -27,7 +27,6 @@ from moorage_runpod.wire import Endpoint
 STILL_THERE_SECONDS = 1.0
 LOOK_AGAIN_SECONDS = 1.0
 DELETE_ROUNDS = 3
-
 
 T = TypeVar("T")
 
@@ -48,17 +47,13 @@ class EndpointsOf:
 
     async def find(self, api: AccountApi, name: str) -> Endpoint | None:
         """Raises Retry as long as nobody can know."""
-        found = await self.named(api, name)
-        if not found:
-            self._refuse_unsure(name)
-            return None
-        self._unsure.pop(name, None)
-        return found[0]
+        return next(iter(await self._known(api, name)), None)
 
     async def create(self, api: AccountApi, goal: Wanted) -> Endpoint:
         async with self._lock(goal.name):
-            if await self.find(api, goal.name) is not None:
-                return await self._settle(api, goal.name)
+            there = await self._known(api, goal.name)
+            if there:
+                return await _keep_oldest(api, there)
             try:
                 made = await _within_quota(goal, lambda allowed: _created(api, goal, allowed))
             except asyncio.CancelledError:
@@ -66,10 +61,14 @@ class EndpointsOf:
                 raise
             except Unanswered:
                 self._not_sure(goal.name)
-                if await self.find(api, goal.name) is None:  # never: it raises as long as nobody can know
+                there = await self._known(api, goal.name)
+                if not there:
                     raise
-                return await self._settle(api, goal.name)
-            return await self._settle(api, goal.name, made)
+                return await _keep_oldest(api, there)
+            there = await self.named(api, goal.name)
+            if all(e.id != made.id for e in there):  # the list may not show it yet
+                there = _oldest_first((made, *there))
+            return await _keep_oldest(api, there)
 
     async def change(self, api: AccountApi, goal: Wanted, id_: str) -> None:
         """Raises Gone. Nothing is sent when nothing differs."""
@@ -99,17 +98,13 @@ class EndpointsOf:
                 known |= listed
             return StillThere(STILL_THERE_SECONDS)
 
-    async def _settle(self, api: AccountApi, name: str, made: Endpoint | None = None) -> Endpoint:
-        """The one that stays, after the others of its name are removed."""
-        there = {e.id: e for e in await self.named(api, name)}
-        if made is not None:
-            there.setdefault(made.id, made)  # the list may not show it yet
-        if not there:
-            raise Retry(f"{name} was removed while it was looked for", after=LOOK_AGAIN_SECONDS)
-        stays, *others = _oldest_first(there.values())
-        for other in others:
-            await api.delete(other.id)
-        return stays
+    async def _known(self, api: AccountApi, name: str) -> list[Endpoint]:
+        """As `named`. Raises Retry when none is listed, and one may have been made."""
+        found = await self.named(api, name)
+        if not found:
+            self._refuse_unsure(name)
+        self._unsure.pop(name, None)
+        return found
 
     def _not_sure(self, name: str) -> None:
         self._unsure[name] = self._monotonic() + self._settings.list_lag_seconds
@@ -141,6 +136,14 @@ class EndpointsOf:
         if lock is None:
             lock = self._locks[name] = asyncio.Lock()
         return lock
+
+
+async def _keep_oldest(api: AccountApi, there: Sequence[Endpoint]) -> Endpoint:
+    """The one that stays, after the others of its name are removed."""
+    stays, *others = there
+    for other in others:
+        await api.delete(other.id)
+    return stays
 
 
 async def _created(api: AccountApi, goal: Wanted, allowed: int | None) -> Endpoint:

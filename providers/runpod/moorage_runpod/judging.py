@@ -54,9 +54,11 @@ def proof(sight: Sight) -> bool:
 
 
 def judge(sight: Sight, patience: float) -> Observation:
-    """`patience` is how long, in seconds, a pool may leave an endpoint without any worker."""
-    if proof(sight):
+    """`patience` is how long, in seconds, a pool may leave an endpoint without a worker that it needs."""
+    if sight.proved:
         return _serving(sight)
+    if proof(sight):
+        return _short_of_workers(sight, patience) or _serving(sight)
     return _failed(sight) or _crashing(sight) or _without_capacity(sight, patience) or _waiting(sight)
 
 
@@ -85,9 +87,27 @@ def _serving(sight: Sight) -> Observation:
         replicas: tuple[Replica, ...] = (Replica(endpoint.id, ReplicaState.READY, sight.url),)
     else:
         replicas = tuple(_replica(w, sight.url) for w in sorted(sight.workers or (), key=lambda w: w.id))
+    complete = sight.proved or sum(r.state is ReplicaState.READY for r in replicas) >= endpoint.workers.min
     return Observation(
-        replicas, access=_access(endpoint), ref=PROVED, drift=drift(endpoint), running=_running(sight)
+        replicas,
+        access=_access(endpoint),
+        ref=PROVED if complete else sight.ref,
+        drift=drift(endpoint),
+        running=_running(sight),
     )
+
+
+def _short_of_workers(sight: Sight, patience: float) -> Observation | None:
+    """It answers, but the pool has never had all the workers that are to be kept. Once it had, the lack of
+    one is no reason to leave."""
+    least, workers = sight.endpoint.workers.min, sight.workers or ()
+    there = sum(w.status in SERVING or (w.status == "INITIALIZING" and w.placed) for w in workers)
+    if there >= least or sight.waited < patience:
+        return None
+    message = (
+        f"{_pools(sight)} has given {there} of {least} workers in {sight.waited:.0f} s: {_counts(sight)}"
+    )
+    return _trouble(sight, Trouble.NO_CAPACITY, message)
 
 
 def _failed(sight: Sight) -> Observation | None:
@@ -112,8 +132,7 @@ def _crashing(sight: Sight) -> Observation | None:
 def _without_capacity(sight: Sight, patience: float) -> Observation | None:
     if sight.waited < patience or _under_way(sight):
         return None
-    pools = "/".join(sight.endpoint.gpu.pools) if sight.endpoint.gpu is not None else "RunPod"
-    message = f"{pools} has given no worker for {sight.waited:.0f} s: {_counts(sight)}"
+    message = f"{_pools(sight)} has given no worker for {sight.waited:.0f} s: {_counts(sight)}"
     return _trouble(sight, Trouble.NO_CAPACITY, message)
 
 
@@ -184,6 +203,10 @@ def _replica(worker: Worker, url: str) -> Replica:
 
 def _access(endpoint: Endpoint) -> Access:
     return Access(Face.HTTP if endpoint.balanced else Face.JOBS, BEARER)
+
+
+def _pools(sight: Sight) -> str:
+    return "/".join(sight.endpoint.gpu.pools) if sight.endpoint.gpu is not None else "RunPod"
 
 
 def _running(sight: Sight) -> int | None:

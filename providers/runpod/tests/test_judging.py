@@ -192,6 +192,25 @@ class TestCapacity:
         assert look(throttled, waited=999.0, warm_up=job("IN_PROGRESS")).trouble is None
         assert look(throttled, waited=999.0, health=health(in_progress=1)).trouble is None
 
+    def test_too_few_of_those_that_are_kept(self) -> None:
+        one, other = worker("a", "IDLE"), worker("b", "THROTTLED", placed=False)
+
+        def seen(*workers: Worker, waited: float) -> Observation:
+            return look(*workers, waited=waited, least=2, warm_up=job("COMPLETED"))
+
+        early = seen(one, other, waited=60.0)
+        assert (early.trouble, len(early.targets), early.ref) == (None, 1, REF)
+        late = seen(one, other, waited=121.0)
+        assert late.trouble is Trouble.NO_CAPACITY
+        assert late.message == "AMPERE_24 has given 1 of 2 workers in 121 s: 1 idle, 1 throttled"
+        assert seen(one, worker("b", "INITIALIZING"), waited=121.0).trouble is None
+
+    def test_one_lost_after_all_were_there_is_no_reason_to_leave(self) -> None:
+        both = (worker("a", "IDLE"), worker("b", "RUNNING"))
+        assert look(*both, least=2, warm_up=job("COMPLETED")).ref == {"proved": "1"}
+        seen = look(worker("a", "THROTTLED", placed=False), least=2, proved=True, waited=999.0)
+        assert (seen.trouble, seen.ref) == (None, {"proved": "1"})
+
     def test_stages(self) -> None:
         assert look().stage == "queued"
         assert look(worker("a", "THROTTLED")).stage == "throttled"
