@@ -126,8 +126,6 @@ class Service:
 def load_providers(settings: Settings, environ: Mapping[str, str]) -> dict[str, Provider]:
     """One of each installed distribution that names the entry point. Needs the running loop."""
     visible = {name: value for name, value in environ.items() if name.startswith("MOORAGE_")}
-    if "DOCKER_IMAGE" in environ:
-        visible["DOCKER_IMAGE"] = environ["DOCKER_IMAGE"]
     installation = settings.installation or _made_once(settings.data_dir / "installation")
     found: dict[str, Provider] = {}
     for entry in sorted(entry_points(group="moorage.providers"), key=lambda e: e.name):
@@ -136,6 +134,8 @@ def load_providers(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
         make: Callable[[ProviderConfig], Provider] = entry.load()
         short = f"{entry.name.upper()}_"  # a provider's own prefix is understood without ours
         own = {f"MOORAGE_{name}": value for name, value in environ.items() if name.startswith(short)}
+        if "DOCKER_IMAGE" in environ:
+            own.setdefault(f"MOORAGE_{short}IMAGE", environ["DOCKER_IMAGE"])
         config = ProviderConfig(folder, {**own, **visible}, settings.hub_url, installation)
         found[entry.name] = make(config)
     return found

@@ -33,8 +33,9 @@ pytestmark = pytest.mark.crash
 class Supervisor:
     """Starts the service again whenever it died, to be killed at a random step, until the kills are spent."""
 
-    def __init__(self, service: KillableService, kills: int, rng: random.Random) -> None:
+    def __init__(self, service: KillableService, kills: int, rng: random.Random, far: int = FAR) -> None:
         self._service = service
+        self._far = far
         self._left = kills
         self._rng = rng
         self.points: list[int] = []
@@ -43,7 +44,7 @@ class Supervisor:
 
     async def run(self) -> None:
         while True:
-            at = self._rng.randint(1, FAR) if self._left else 0
+            at = self._rng.randint(1, self._far) if self._left else 0
             if not at:
                 self.spent.set()
             self._life = self._service.start(at)
@@ -72,12 +73,15 @@ class User:
         answer = await self._insist(lambda: self._http.post("/auth/token", json=body))
         self._http.headers["authorization"] = f"Bearer {answer.json()['token']}"
 
-    async def create(self, number: int) -> str:
-        body = {
+    def body(self, number: int) -> dict[str, object]:
+        return {
             "hf_model_id": "moorage/digits",
             "user_webhook_url": self._hook,
             "env": {"CRASH_DIR": str(self._locks), "CRASH_DEPLOYMENT": str(number)},
         }
+
+    async def create(self, number: int) -> str:
+        body = self.body(number)
         key = {"idempotency-key": f"create-{number}"}
         answer = await self._insist(lambda: self._http.post("/v1/deployments", json=body, headers=key))
         assert answer.status_code == 202, answer.text
