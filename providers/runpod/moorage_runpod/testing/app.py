@@ -29,6 +29,7 @@ from moorage_runpod.testing.worker_api import WorkerApi
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _OWN = ("/w/", "/_fake/")
+_NO_JSON = "$: the body is no JSON"
 _PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>"
 
 
@@ -57,6 +58,7 @@ class Pipeline:
         for fault in faults:
             early = await _before(request, fault)
             if early is not None:
+                seen.status = None if fault.kind is Kind.LOST_REQUEST else early.status
                 return early
         response = await self._answered(request, handler, operation, seen)
         seen.status = response.status
@@ -120,12 +122,13 @@ class Pipeline:
         try:
             seen.body = json.loads(raw) if raw else None
         except ValueError:
-            seen.errors = ("$: the body is no JSON",)
+            seen.errors = (_NO_JSON,)
+            return seen
         if operation is None:
             known = request.match_info.http_exception is None
             seen.errors = () if known else ("no such operation",)
         else:
-            seen.errors += tuple(self._errors(request, operation, seen.body))
+            seen.errors = tuple(self._errors(request, operation, seen.body))
         return seen
 
     def _errors(self, request: web.Request, operation: Operation, body: Any) -> list[str]:  # Any: JSON
@@ -158,7 +161,7 @@ def _template(request: web.Request) -> str:
 
 def _refuse(seen: SeenRequest) -> None:
     """Raises 422 for what the document does not allow."""
-    if seen.errors == ("$: the body is no JSON",):
+    if seen.errors == (_NO_JSON,):
         raise bad_request("the body is no JSON")
     if seen.errors:
         raise invalid(seen.errors)
@@ -169,7 +172,9 @@ async def _before(request: web.Request, fault: RouteFault) -> web.StreamResponse
         case Kind.SLOW:
             await asyncio.sleep(fault.seconds)
         case Kind.RATE_LIMITED:
-            return rate_limited(round(fault.seconds)).answer()
+            response = rate_limited(round(fault.seconds)).answer()
+            response.headers["ratelimit"] = f'"minute";r=0;t={round(fault.seconds)}, "hour";r=2999;t=1812'
+            return response
         case Kind.LOST_REQUEST:
             return _cut(request)
         case Kind.HTML:

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import tempfile
-from asyncio.subprocess import PIPE, STDOUT, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +64,13 @@ def environment(worker: Worker, base: str, home: Path, port: int | None) -> dict
     return env
 
 
+@dataclass(frozen=True, slots=True)
+class _Container:
+    process: Process
+    output: asyncio.StreamReader
+    pipe: asyncio.ReadTransport
+
+
 @dataclass(slots=True)
 class ProcessRunner:
     """`commands` is by image. An endpoint's `args` are put behind its image's command."""
@@ -79,11 +86,11 @@ class ProcessRunner:
             command = [*self.commands[worker.spec.image], *shlex.split(worker.spec.args)]
             env = environment(worker, self.cloud.base, Path(home), port)
             try:
-                process = await self._start(command, env, home)
+                container = await self._start(command, env, home)
             except OSError as error:
                 worker.log.write(f"cannot start the container: {error}")
                 return 127
-            return await self._attend(process, worker, endpoint, port)
+            return await self._attend(container, worker, endpoint, port)
 
     async def close(self) -> None:
         if self._reaper is not None and self._reaper.stdin is not None:
@@ -91,43 +98,53 @@ class ProcessRunner:
             await self._reaper.wait()
             self._reaper = None
 
-    async def _attend(self, process: Process, worker: Worker, endpoint: Endpoint, port: int | None) -> int:
-        helpers = [asyncio.create_task(_read_log(process, worker))]
+    async def _attend(
+        self, container: _Container, worker: Worker, endpoint: Endpoint, port: int | None
+    ) -> int:
+        process = container.process
+        reading = asyncio.create_task(_read_log(container.output, worker))
+        watching = None
         if port is not None:
-            helpers.append(asyncio.create_task(self._watch_health(worker, endpoint, port)))
+            watching = asyncio.create_task(self._watch_health(worker, endpoint, port))
         stopping = asyncio.create_task(endpoint.changes.until(lambda: _may_stop(worker) or None))
         ended = asyncio.create_task(process.wait())
         try:
             await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
+            if watching is not None:
+                watching.cancel()
             await _end(process)
             self._tell_reaper("-", process.pid)
-            # What was written before the end is still read; a health check has nothing to find any more.
-            for helper in helpers[1:]:
-                helper.cancel()
-            await asyncio.wait(helpers, timeout=GRACE_SECONDS)
+            await asyncio.wait(
+                {reading}, timeout=GRACE_SECONDS
+            )  # what was written before the end is still read
+            reading.cancel()
+            container.pipe.close()
         return await ended
 
-    async def _start(self, command: Sequence[str], env: Mapping[str, str], home: str) -> Process:
+    async def _start(self, command: Sequence[str], env: Mapping[str, str], home: str) -> _Container:
         async with self._starting:
             if self._reaper is None:
                 self._reaper = await asyncio.create_subprocess_exec(
                     sys.executable, "-IS", reaper.__file__, stdin=PIPE, start_new_session=True
                 )
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=env,
-            cwd=home,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=PIPE,
-            stderr=STDOUT,
-            limit=_MOST_LINE,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )
+        # A pipe of our own: asyncio's would keep `wait` from returning while a grandchild holds it open.
+        read, write = os.pipe()
+        with os.fdopen(write, "wb") as inlet:
+            output, pipe = await _reader(read)
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                env=env,
+                cwd=home,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=inlet,
+                stderr=inlet,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
         self._tell_reaper("+", process.pid)
-        return process
+        return _Container(process, output, pipe)
 
     def _tell_reaper(self, sign: str, group: int) -> None:
         if self._reaper is not None and self._reaper.stdin is not None:
@@ -164,10 +181,17 @@ def _may_stop(worker: Worker) -> bool:
     return worker.refresh and not worker.busy
 
 
-async def _read_log(process: Process, worker: Worker) -> None:
-    assert process.stdout is not None
+async def _reader(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
+    reader = asyncio.StreamReader(limit=_MOST_LINE)
+    pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb")
+    )
+    return reader, pipe
+
+
+async def _read_log(output: asyncio.StreamReader, worker: Worker) -> None:
     with contextlib.suppress(ValueError):  # a line beyond the limit ends the log, not the worker
-        async for line in process.stdout:
+        async for line in output:
             worker.log.write(line.decode("utf-8", "replace").rstrip("\r\n"))
 
 
