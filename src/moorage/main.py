@@ -20,6 +20,7 @@ import uvloop
 
 from moorage.adapters import logging as service_logging
 from moorage.adapters.hub import HuggingFaceHub
+from moorage.adapters.object_storage import Bucket, BucketKeys, SharedCache
 from moorage.adapters.outgoing import GuardedOutgoing
 from moorage.adapters.outgoing_rules import AllowList
 from moorage.adapters.passwords import Argon2Passwords
@@ -198,7 +199,9 @@ async def running(
         planner = Planner(hub, providers, catalog(), clock)
         authenticator = Authenticator(store, tokens, clock, providers)
         vault = Vault(store, box, clock)
-        shared_cache = None
+        shared_cache = _shared_cache(settings, clock)
+        if shared_cache is not None:
+            stack.push_async_callback(shared_cache.aclose)
         links = PublicLinks(
             public_url if settings.public_url is not None else None,
             box.derive(PURPOSE)[0],
@@ -317,6 +320,20 @@ def gateway_bearer(vault: Vault) -> Callable[[Route], Awaitable[str]]:
         return opened.values[route.access.bearer or ""]
 
     return bearer
+
+
+def _shared_cache(settings: Settings, clock: Clock) -> SharedCache | None:
+    """Raises ValueError for a bucket without its keys."""
+    if settings.shared_cache_url is None:
+        return None
+    key, secret = settings.shared_cache_access_key_id, settings.shared_cache_secret_access_key
+    if key is None or secret is None:
+        raise ValueError(
+            "MOORAGE_SHARED_CACHE_URL needs MOORAGE_SHARED_CACHE_ACCESS_KEY_ID and "
+            "MOORAGE_SHARED_CACHE_SECRET_ACCESS_KEY"
+        )
+    bucket = Bucket.parse(settings.shared_cache_url, settings.shared_cache_endpoint_url)
+    return SharedCache(bucket, BucketKeys(key.get_secret_value(), secret.get_secret_value()), clock)
 
 
 def _shared_cache_policy(settings: Settings) -> SharedCachePolicy:
