@@ -73,6 +73,16 @@ class Busy(RequestError):
         self.retry_after = retry_after
 
 
+class Cancelled(RequestError):
+    """The caller took the request back while it ran, and the engine has stopped."""
+
+    # Not in the HTTP standard; proxies log it for a caller that went away.
+    status, code, title = 499, "cancelled", "Cancelled"
+
+    def __init__(self) -> None:
+        super().__init__("the request was cancelled")
+
+
 class EngineFailed(RequestError):
     """The engine broke on an input that looked right. The message is its cause, in one line."""
 

@@ -46,6 +46,32 @@ class Signature:
     outputs: tuple[TensorSpec, ...]
 
 
+class Run(Protocol):
+    """One inference, as the side that started it sees it: how far it is, and whether it is still wanted."""
+
+    def progress(self, done: float, what: str) -> None:
+        """`done` from 0 to 1, never falling; `what` is done now, in a few words. Called from any thread and
+        often, so it must return at once and not raise."""
+        ...
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the answer any more. Read from any thread, often."""
+        ...
+
+
+class _Quiet:
+    """A run that nobody watches and nobody can cancel."""
+
+    cancelled = False
+
+    def progress(self, done: float, what: str) -> None:
+        pass
+
+
+QUIET: Run = _Quiet()
+
+
 class Engine(Protocol):
     """One loaded model. Every method blocks and may be called from several threads at once."""
 
@@ -55,10 +81,12 @@ class Engine(Protocol):
     @property
     def signature(self) -> Signature: ...
 
-    def infer(self, inputs: Json, parameters: JsonObject) -> object:
-        """Answer a task-level request. The result is JSON, or holds numpy arrays where it is numbers.
+    def infer(self, inputs: Json, parameters: JsonObject, run: Run = QUIET) -> object:
+        """Answer a task-level request. The result is JSON that may also hold numpy arrays where it is
+        numbers, and `Media` where it is a file.
 
-        Raises BadInput when the caller broke a rule; any other exception is an engine failure.
+        Raises BadInput when the caller broke a rule, Cancelled when it saw `run.cancelled` (looked at between
+        steps, where an engine has steps); any other exception is an engine failure.
         """
         ...
 

@@ -3,12 +3,27 @@ import each other."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def _unwatched(done: float) -> None:
+    """Takes the progress of a load that nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """The task (None: find out), and how many threads the engine may use."""
+    """The task (None: find out), and how many threads the engine may use.
+
+    `dtype`, one of DTYPES, is what the weights are computed in; None: the engine decides by device.
+    `variant` is the set of weight files to read (`fp16`: `model.fp16.safetensors`); None: that without a name.
+    `progress` is told how much of the model is loaded, from 0 to 1, from the loading thread.
+    """
 
     task: str | None
     threads: int
+    dtype: str | None = None
+    variant: str | None = None
+    progress: Callable[[float], None] = _unwatched

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from moorage_worker.engines.base import ANY_SIZE, Array, Engine, Signature, TensorSpec
+from moorage_worker.engines.base import ANY_SIZE, QUIET, Array, Engine, Run, Signature, TensorSpec
 from moorage_worker.engines.load_options import LoadOptions
 from moorage_worker.engines.parameters import Parameters
 from moorage_worker.engines.text_inputs import parse_texts
@@ -40,7 +40,7 @@ class SentenceEmbedder:
     def warm_up(self) -> None:
         self._encode(["warm up"], normalize=False)
 
-    def infer(self, inputs: Json, parameters: JsonObject) -> object:
+    def infer(self, inputs: Json, parameters: JsonObject, run: Run = QUIET) -> object:
         normalize = Parameters(parameters, ("normalize",)).flag("normalize")
         texts = [str(text) for text in parse_texts(inputs, pairs=False).texts]
         return self._encode(texts, normalize=bool(normalize))

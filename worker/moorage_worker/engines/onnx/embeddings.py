@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moorage_worker.engines.base import Array
+from moorage_worker.engines.base import QUIET, Array, Run
 from moorage_worker.engines.onnx.graph import Graph
 from moorage_worker.engines.onnx.graph_engine import GraphEngine
 from moorage_worker.engines.onnx.pooling import read_pooling, scale_to_unit
@@ -34,7 +34,7 @@ class Embedder(GraphEngine):
     def warm_up(self) -> None:
         self._embed(["warm up"])
 
-    def infer(self, inputs: Json, parameters: JsonObject) -> object:
+    def infer(self, inputs: Json, parameters: JsonObject, run: Run = QUIET) -> object:
         normalize = Parameters(parameters, ("normalize",)).flag("normalize")
         vectors = self._embed(parse_texts(inputs, pairs=False).texts)
         wanted = self._pooling.normalize if normalize is None else normalize

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from moorage_worker.engines.base import Array, TensorSpec
+from moorage_worker.engines.base import QUIET, Array, Run, TensorSpec
 from moorage_worker.engines.onnx.graph import Graph
 from moorage_worker.engines.onnx.graph_engine import GraphEngine, logits_output
 from moorage_worker.engines.onnx.image_preprocessing import read_preprocessing
@@ -48,7 +48,7 @@ class ImageClassifier(GraphEngine):
         # The whole way once, since the decoder is loaded with the first image.
         self.infer(as_base64_png(blank), {})
 
-    def infer(self, inputs: Json, parameters: JsonObject) -> object:
+    def infer(self, inputs: Json, parameters: JsonObject, run: Run = QUIET) -> object:
         asked = Parameters(parameters, CLASSIFIER_PARAMETERS)
         batch = parse_images(inputs, self._mode)
         function = natural_function(self._config, len(self._labels))

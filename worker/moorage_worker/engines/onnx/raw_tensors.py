@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moorage_worker.engines.base import Array
+from moorage_worker.engines.base import QUIET, Array, Run
 from moorage_worker.engines.onnx.graph_engine import GraphEngine
 from moorage_worker.engines.parameters import Parameters
 from moorage_worker.errors import BadInput
@@ -42,7 +42,7 @@ class TensorRunner(GraphEngine):
             feeds[spec.name] = np.full(shape, empty, dtype=NUMPY_TYPES[spec.datatype])
         return feeds
 
-    def infer(self, inputs: Json, parameters: JsonObject) -> object:
+    def infer(self, inputs: Json, parameters: JsonObject, run: Run = QUIET) -> object:
         Parameters(parameters, ())
         if not isinstance(inputs, dict):
             raise BadInput(

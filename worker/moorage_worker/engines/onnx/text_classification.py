@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from moorage_worker.engines.base import QUIET, Run
 from moorage_worker.engines.onnx.graph import Graph
 from moorage_worker.engines.onnx.graph_engine import GraphEngine, logits_output
 from moorage_worker.engines.onnx.labels import CLASSIFIER_PARAMETERS, natural_function, ranked, read_labels
@@ -33,7 +34,7 @@ class TextClassifier(GraphEngine):
         count = self.graph.run(feeds, [self._output])[self._output].shape[-1]
         self._labels = read_labels(self._config, count)
 
-    def infer(self, inputs: Json, parameters: JsonObject) -> object:
+    def infer(self, inputs: Json, parameters: JsonObject, run: Run = QUIET) -> object:
         asked = Parameters(parameters, CLASSIFIER_PARAMETERS)
         batch = parse_texts(inputs, pairs=True)
         chunks = [
