@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 
 Json = dict[str, Any]  # Any: JSON of the wire
 
-CREATE: Mapping[str, Any] = {
+CREATE: Json = {
     "name": "painter",
     "type": "QUEUE",
     "image": "acme/worker:1",
@@ -20,14 +20,14 @@ CREATE: Mapping[str, Any] = {
     "scaling": {"type": "QUEUE_DELAY", "queueDelay": 4},
     "timeout": 600000,
 }
-BALANCED: Mapping[str, Any] = {
+BALANCED: Json = {
     **CREATE,
     "type": "LOAD_BALANCER",
     "scaling": {"type": "REQUEST_COUNT", "requestCount": 4},
 }
 
 
-async def create(client: httpx.AsyncClient, body: Mapping[str, Any] = CREATE, **changed: Any) -> Json:
+async def create(client: httpx.AsyncClient, body: Json = CREATE, **changed: Any) -> Json:
     """A new endpoint, as RunPod tells it."""
     answer = await client.post("/v2/serverless", json={**body, **changed})
     assert answer.status_code == 201, answer.text

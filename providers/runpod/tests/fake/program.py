@@ -31,14 +31,19 @@ class Program:
         return httpx.AsyncClient(base_url=self.api_url, headers=headers, timeout=60)
 
 
-async def start(*arguments: str) -> Program:
+async def spawn(*arguments: str) -> Process:
     root = Path(moorage_runpod.__file__).parents[1]
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "moorage_runpod.testing", "--port", "0", *arguments),
         stdout=PIPE,
+        stderr=PIPE,
         env={**os.environ, "PYTHONPATH": str(root)},
     )
+
+
+async def start(*arguments: str) -> Program:
+    process = await spawn(*arguments)
     assert process.stdout is not None
     told = json.loads(await process.stdout.readline())
     return Program(process, **told)

@@ -16,6 +16,7 @@ from moorage_runpod.testing.jobs import (
     IN_PROGRESS,
     IN_QUEUE,
     TIMED_OUT,
+    Job,
     JobQueue,
     checked_body,
 )
@@ -151,7 +152,9 @@ STEPS = ["submit", "take", "done", "fail", "lose", "cancel", "purge"]
 
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 2))))
 def test_an_ended_job_stays_ended_and_every_job_is_counted_once(steps: list[tuple[str, int]]) -> None:
-    jobs, all_jobs, ended = queue(), [], {}
+    jobs = queue()
+    all_jobs: list[Job] = []
+    ended: dict[str, str] = {}
     for now, (step, number) in enumerate(steps):
         worker = f"w{number}"
         match step:
