@@ -129,7 +129,11 @@ def arguments_of(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--args", help="of the container's entry point")
     parser.add_argument("--port", action="append", metavar="PORT/http", help="repeat it")
     parser.add_argument(
-        "--cuda", action="append", metavar="MAJOR.MINOR", help="that it may run on; repeat it"
+        "--cuda",
+        type=cuda_version,
+        action="append",
+        metavar="MAJOR.MINOR",
+        help="that it may run on; repeat it",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--key-file", type=Path, metavar="FILE", help="in place of RUNPOD_API_KEY")
