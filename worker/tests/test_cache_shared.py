@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -258,3 +259,24 @@ def test_a_copy_for_another_engine_is_not_used(
     operator.fill(ModelKey("team/digits", COMMIT), "onnx", only_settings)
     start("a").ready().wait_for_line("is for another engine")
     assert len(hub.sent) == 3
+
+
+def test_a_worker_killed_in_the_middle_starts_again_with_the_rest(
+    s3: S3Server, operator: Operator, hub: Hub, start: Start, tmp_path: Path
+) -> None:
+    operator.fill(ModelKey("team/digits", COMMIT), "onnx", digits_sources(tmp_path))
+    hold = s3.hold(lambda seen: seen.presigned and operator.bucket in seen.path and ".onnx" in seen.path)
+    killed = start("a", "--revision", COMMIT).listening()
+    assert hold.caught()
+    copy = tmp_path / "a" / "moorage" / "team--digits" / COMMIT
+    while not (copy / "config.json").is_file():
+        time.sleep(0.01)  # another process writes it
+    killed.stop()
+    hold.release()
+    assert not (copy / "onnx/model.onnx").exists()
+    again = start("a", "--revision", COMMIT).ready()
+    again.wait_for_line("from the model cache")
+    assert hub.sent == []
+    assert (copy / "onnx/model.onnx").read_bytes() == (tmp_path / "repository/onnx/model.onnx").read_bytes()
+    asked = [r for r in s3.requests if r.presigned and operator.bucket in r.path]
+    assert sum(seen.path.endswith("/config.json") for seen in asked) == 1, "what was whole was kept"
