@@ -9,7 +9,7 @@ import sys
 
 import uvloop
 
-from benchmarks import control_plane, gateway, machine, webhook
+from benchmarks import control_plane, gateway, ladder, machine, webhook
 from benchmarks.table import table
 
 
@@ -19,6 +19,7 @@ def main() -> None:
     for name, run in (
         ("creates, reads and growth", control_plane.run),
         ("ready to webhook", webhook.run),
+        ("the next offer", ladder.run),
     ):
         print(f"{name} …", file=sys.stderr, flush=True)
         rows += uvloop.run(run())

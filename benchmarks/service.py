@@ -83,9 +83,13 @@ class ServiceProcess:
 
 @contextmanager
 def service(
-    folder: Path, *, managed: bool = False, environ: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    managed: bool = False,
+    environ: Mapping[str, str] | None = None,
+    loading_look: float = 5.0,
 ) -> Iterator[ServiceProcess]:
-    """With the provider in memory, ready at once, or with `managed`, the real one of this machine."""
+    """With the provider in memory, ready at once, or with `managed`, all those that are installed."""
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
     with _hub() as hub_url:
@@ -96,6 +100,7 @@ def service(
             bootstrap_user="bench",
             bootstrap_password=PASSWORD,
             log_level="warning",
+            loading_look_seconds=loading_look,
         )
         process = spawn.Process(
             target=_run, args=(there, settings, managed, dict(environ or {})), daemon=True, name="service"
