@@ -14,6 +14,7 @@ from moorage.ports import ProviderConfig
 from moorage.settings import Settings
 from moorage_managed import DRIVER_VARIABLE
 from moorage_managed.settings import PREFIX, LocalSettings
+from moorage_runpod import settings as runpod_settings
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 CLIENT = {"MOORAGE_URL", "MOORAGE_KEY", "MOORAGE_PASSWORD"}
@@ -57,14 +58,28 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_setting_of_the_service_is_listed_and_nothing_else() -> None:
-    managed = {name for name in listed() if name.startswith(PREFIX)}
-    assert set(listed()) - managed - CLIENT - DEMO == set(service_variables())
+    of_providers = {name for name in listed() if name.startswith((PREFIX, runpod_settings.PREFIX))}
+    assert set(listed()) - of_providers - CLIENT - DEMO == set(service_variables())
 
 
 def test_every_setting_of_the_managed_provider_is_listed(tmp_path: Path) -> None:
     environ = Recording()
     LocalSettings.read(ProviderConfig(tmp_path, environ, "https://hub.example"))
     assert environ.asked | {DRIVER_VARIABLE} == {name for name in listed() if name.startswith(PREFIX)}
+
+
+def test_every_setting_of_the_runpod_provider_is_listed(tmp_path: Path) -> None:
+    environ = Recording()
+    runpod_settings.RunPodSettings.read(ProviderConfig(tmp_path, environ, "https://hub.example"))
+    images = {runpod_settings.image_variable(runtime) for runtime in runpod_settings.WORKER_RUNTIMES}
+    known = {name for name in listed() if name.startswith(runpod_settings.PREFIX)}
+    assert environ.asked | images == known
+
+
+def test_the_defaults_of_the_runpod_provider_are_those_listed(tmp_path: Path) -> None:
+    environ = {n: v for n, v in listed().items() if n.startswith(runpod_settings.PREFIX) and v}
+    usual = runpod_settings.RunPodSettings.read(ProviderConfig(tmp_path, {}))
+    assert runpod_settings.RunPodSettings.read(ProviderConfig(tmp_path, environ)) == usual
 
 
 @pytest.mark.usefixtures("clean")
