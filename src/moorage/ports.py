@@ -17,6 +17,8 @@ from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment, Handle, Phase
 from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, ProviderCredential, User
+from moorage.domain.job import Job, JobPayload
+from moorage.domain.job_view import JobCounts
 from moorage.domain.model import (
     CacheScope,
     ContainerImage,
@@ -266,8 +268,10 @@ Row = (
     | Delivery
     | Receiver
     | WebhookSecret
+    | Job
+    | JobPayload
 )
-Claimable = Literal["deployments", "deliveries"]
+Claimable = Literal["deployments", "deliveries", "jobs"]
 T = TypeVar("T")
 
 
@@ -291,8 +295,9 @@ class Update:
     """Compare-and-set: `row.version` is the version that was read, the stored one becomes the next.
 
     With `lease`, the row must still be leased under that token (whether or not the lease has run out, as long
-    as nobody else took it); `release` ends the lease with the same write. Without `lease`, a lease on the row
-    stays as it is. Under a lease, a wake that came after the claim stands against the row's `due_at`.
+    as nobody else took it); `release` ends the lease with the same write, whoever holds it. Without either, a
+    lease on the row stays as it is. Under a lease, a wake that came after the claim stands against the row's
+    `due_at`.
     """
 
     row: Row
@@ -344,6 +349,14 @@ class DeploymentFilter:
     provider: str | None = None
     model: str | None = None  # repo id, model id or image
     name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Of one deployment: jobs in its queue, and the bytes that they brought."""
+
+    jobs: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,6 +446,41 @@ class Store(Protocol):
     async def next_due(self, kind: Claimable, now: datetime) -> datetime | None:
         """The earliest moment, not before `now`, at which a claim of that kind would find something if
         nothing else happened; None for never."""
+
+    async def job(self, job_id: str, organization_id: str) -> Job | None: ...
+
+    async def job_payload(self, payload_id: str) -> JobPayload | None: ...
+
+    async def job_counts(self, deployment_id: str) -> JobCounts: ...
+
+    async def job_backlog(self, deployment_id: str) -> Backlog: ...
+
+    async def queued_jobs(self, deployment_id: str, limit: int) -> Sequence[Job]:
+        """Those in the queue, held or not, oldest first."""
+
+    async def job_queues(self, now: datetime) -> Sequence[str]:
+        """Ids of the deployments that have jobs which a claim would find."""
+
+    async def claim_jobs(self, wanted: Mapping[str, int], lease: Lease, now: datetime) -> Sequence[Job]:
+        """Leases, of each deployment named, up to so many jobs that are due and that nobody holds: those of
+        low priority last, else longest due first."""
+
+    async def jobs_held(self, held: Mapping[str, str]) -> frozenset[str]:
+        """Which of these ids are leased under the token given for each. Renews nothing."""
+
+    async def wake_jobs(self, deployment_ids: Sequence[str], now: datetime) -> None:
+        """Makes due what waits in these deployments' queues, as `wake` does."""
+
+    async def next_job(self, after: datetime) -> datetime | None:
+        """The earliest moment later than `after` at which a job becomes due or expires, or a lease on one
+        runs out; None for never."""
+
+    async def expired_jobs(self, now: datetime, limit: int) -> Sequence[Job]:
+        """Those that are not over and whose time is, held or not, oldest first."""
+
+    async def forget_jobs(self, now: datetime, limit: int) -> int:
+        """Deletes up to `limit` jobs that are over and need not be kept any longer, with their payloads.
+        Returns how many there were."""
 
     def changes(self) -> AsyncIterator[None]:
         """Yields when another process may have written, without end. This process's own writes are not

@@ -7,10 +7,8 @@ tasks before every operation, as a real one does: a race that the real one would
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections import ChainMap, defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeAlias, TypeVar
@@ -19,6 +17,7 @@ from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment
 from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, ProviderCredential, User
+from moorage.domain.job import Job, JobPayload
 from moorage.errors import AlreadyExists, StaleWrite
 from moorage.ports import (
     Append,
@@ -35,6 +34,8 @@ from moorage.ports import (
     model_of,
     provider_of,
 )
+from moorage.testing.store_jobs import JobQueues
+from moorage.testing.store_pages import page
 
 R = TypeVar("R", bound=Row)
 L = TypeVar("L", Deployment, Delivery)
@@ -48,10 +49,13 @@ _KINDS: dict[type, str] = {
     IdempotencyRecord: "idempotency_record",
     Deployment: "deployment",
     Delivery: "delivery",
+    Job: "job",
+    JobPayload: "job_payload",
     Receiver: "receiver",
     WebhookSecret: "webhook_secret",
 }
-_CLAIMED: dict[Claimable, str] = {"deployments": "deployment", "deliveries": "delivery"}
+_CLAIMED: dict[Claimable, str] = {"deployments": "deployment", "deliveries": "delivery", "jobs": "job"}
+_Leased = Deployment | Delivery | Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class Memory:
     listeners: dict[asyncio.Event, MemoryStore] = field(default_factory=dict)
 
 
-class MemoryStore:
+class MemoryStore(JobQueues):
     """A `moorage.ports.Store`. Give two of them one `Memory` to have two processes' views of it."""
 
     def __init__(self, memory: Memory | None = None) -> None:
@@ -114,7 +118,7 @@ class MemoryStore:
                 and where.name in (None, row.name)
             )
 
-        return _page([row for row in await self._rows(Deployment) if fits(row)], cursor, limit)
+        return page([row for row in await self._rows(Deployment) if fits(row)], cursor, limit)
 
     async def deployment_named(self, organization_id: str, name: str) -> Deployment | None:
         id_ = self._memory.taken.get(("deployment", organization_id, name))
@@ -142,7 +146,7 @@ class MemoryStore:
                 and where.subject_id in (None, row.subject_id)
             )
 
-        return _page([row for row in await self._rows(Delivery) if fits(row)], cursor, limit)
+        return page([row for row in await self._rows(Delivery) if fits(row)], cursor, limit)
 
     async def receiver(self, receiver_id: str) -> Receiver | None:
         return await self._row(Receiver, receiver_id)
@@ -311,7 +315,7 @@ class _Unit:
 
     def _update(self, write: Update) -> None:
         row, kind = write.row, _KINDS[type(write.row)]
-        if write.lease is not None and not isinstance(row, Deployment | Delivery):
+        if write.lease is not None and not isinstance(row, _Leased):
             raise ValueError(f"a row of kind {kind} cannot be leased; update it without a lease")
         old = self._cells.get((kind, row.id))
         token = old.lease.token if old is not None and old.lease is not None else None
@@ -360,41 +364,12 @@ def _unique(cell: Cell) -> tuple[Key, str] | None:
 
 
 def _due_at(row: Row) -> datetime | None:
-    return row.due_at if isinstance(row, Deployment | Delivery) else None
+    return row.due_at if isinstance(row, _Leased) else None
 
 
 def _read(cell: Cell, type_: type[R]) -> R:
     row = cell.row
     assert isinstance(row, type_)
-    if isinstance(row, Deployment | Delivery):
+    if isinstance(row, _Leased):
         return replace(row, due_at=cell.due_at)
     return row
-
-
-def _page(rows: Iterable[L], cursor: str | None, limit: int) -> Page[L]:
-    last = None if cursor is None else _decode(cursor)
-    newest = sorted(rows, key=_position, reverse=True)
-    if last is not None:
-        newest = [row for row in newest if _position(row) < last]
-    items = tuple(newest[:limit])
-    more = len(newest) > limit and items
-    return Page(items, _encode(_position(items[-1])) if more else None)
-
-
-def _position(row: Deployment | Delivery) -> tuple[datetime, str]:
-    return row.created_at, row.id
-
-
-def _encode(position: tuple[datetime, str]) -> str:
-    created_at, id_ = position
-    return base64.urlsafe_b64encode(f"{created_at.isoformat()} {id_}".encode()).decode()
-
-
-def _decode(cursor: str) -> tuple[datetime, str]:
-    position = None
-    with suppress(ValueError):
-        text, _, id_ = base64.b64decode(cursor, altchars=b"-_", validate=True).decode().partition(" ")
-        position = (datetime.fromisoformat(text), id_)
-    if position is None or position[0].tzinfo is None or _encode(position) != cursor:
-        raise ValueError("the cursor is not one that a list of ours has returned")
-    return position

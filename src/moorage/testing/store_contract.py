@@ -21,6 +21,7 @@ from moorage.domain.identity import IdempotencyRecord, Organization
 from moorage.domain.model import ContainerImage, UploadedModel
 from moorage.errors import AlreadyExists, StaleWrite
 from moorage.ports import Append, DeliveryFilter, DeploymentFilter, Insert, Page, Row, Store, Update, Write
+from moorage.testing.store_jobs_contract import JobContract
 from moorage.testing.store_leases_contract import LeaseContract
 from moorage.testing.store_rows import (
     NOW,
@@ -31,6 +32,8 @@ from moorage.testing.store_rows import (
     deployment,
     event,
     in_phase,
+    job,
+    job_input,
     lease,
     read_deployment,
     user,
@@ -51,7 +54,7 @@ async def all_pages(turn: Callable[[str | None], Awaitable[Page[T]]]) -> list[T]
             return items
 
 
-class StoreContract(LeaseContract):
+class StoreContract(JobContract, LeaseContract):
     """Subclass it and give it `store` and `second`."""
 
     # -- units of work
@@ -71,6 +74,8 @@ class StoreContract(LeaseContract):
             (deployment(), lambda s: s.deployment("dep_0001")),
             (deployment(), lambda s: s.deployment_named("org_a", "name-1")),
             (delivery(), lambda s: s.delivery("msg_0001", "org_a")),
+            (job(), lambda s: s.job("job-0001", "org_a")),
+            (job_input(), lambda s: s.job_payload("job-0001/input")),
             (Receiver("org_a https://a", "org_a", "https://a", NOW), lambda s: s.receiver("org_a https://a")),
             (WebhookSecret("org_a", "sealed", NOW, "old", after(1)), lambda s: s.webhook_secret("org_a")),
         ],

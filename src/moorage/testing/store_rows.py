@@ -10,6 +10,7 @@ from moorage.domain.delivery import Delivery
 from moorage.domain.deployment import Deployment, DeploymentSpec, Phase, Status
 from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, ProviderCredential, Role, User
+from moorage.domain.job import Job, JobPayload, JobPolicy, input_id
 from moorage.domain.model import HubModel
 from moorage.ports import Lease, Store
 
@@ -54,6 +55,19 @@ def delivery(number: int = 1, organization: str = "org_a", subject: str = "dep_0
         at,
         due_at=at,
     )
+
+
+def job(
+    number: int = 1, deployment: str = "dep_0001", organization: str = "org_a", *, low_priority: bool = False
+) -> Job:
+    """One that lives for an hour."""
+    at = after(number)
+    policy = JobPolicy(ttl=3600.0, low_priority=low_priority)
+    return Job(f"job-{number:04d}", organization, deployment, at, policy=policy, size=10, due_at=at)
+
+
+def job_input(number: int = 1) -> JobPayload:
+    return JobPayload(input_id(f"job-{number:04d}"), '{"inputs":1}')
 
 
 def event(number: int = 1, subject: str = "dep_0001") -> Event:

@@ -15,6 +15,7 @@ from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment
 from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, User
+from moorage.domain.job import Job, JobPayload
 
 # JSON has no infinities and no half of a surrogate pair, and none of our numbers or texts is one.
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
@@ -32,6 +33,8 @@ KINDS = [
     Delivery,
     Receiver,
     WebhookSecret,
+    Job,
+    JobPayload,
     Event,
 ]
 

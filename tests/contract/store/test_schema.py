@@ -13,7 +13,7 @@ from sqlalchemy import ClauseElement, Connection
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from moorage.adapters.sql import leases, reads, tables
+from moorage.adapters.sql import job_queue, leases, reads, tables
 from moorage.adapters.sql.migrate import alembic_config
 from moorage.adapters.sql.sqlite import make_engine, prepare_file
 from moorage.adapters.sql.tables import metadata
@@ -56,6 +56,15 @@ def test_migrations_can_be_undone_and_done_again(connection: Connection) -> None
         (leases._claim(tables.deliveries), "ix_deliveries_due"),
         (leases._next_due(tables.deployments)[0], "ix_deployments_due"),
         (leases._next_due(tables.deployments)[1], "ix_deployments_held"),
+        (job_queue._CLAIM, "ix_jobs_queue"),
+        (job_queue._NEXT[0], "ix_jobs_due"),
+        (job_queue._NEXT[1], "ix_jobs_expires_at"),
+        (job_queue._NEXT[2], "ix_jobs_held"),
+        (job_queue._EXPIRED, "ix_jobs_expires_at"),
+        (job_queue._FORGOTTEN, "ix_jobs_forget_at"),
+        (job_queue._COUNTS, "COVERING INDEX ix_jobs_deployment_id_state_created_at_size_retries"),
+        (job_queue._BACKLOG, "COVERING INDEX ix_jobs_deployment_id_state_created_at_size_retries"),
+        (job_queue._QUEUED, "ix_jobs_deployment_id_state_created_at_size_retries"),
         (reads._SERVING, "ix_deployments_serving"),
         (reads._DEPLOYMENT_NAMED, "uq_deployments_held_name"),
         (reads._EVENTS, "sqlite_autoindex_events_1"),

@@ -14,6 +14,7 @@ from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment
 from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, ProviderCredential, User
+from moorage.domain.job import Job, JobPayload
 from moorage.ports import Row, holds_name, model_of, provider_of
 
 Value: TypeAlias = str | int | bool | None
@@ -104,6 +105,21 @@ def _of_record(row: IdempotencyRecord) -> dict[str, Value]:
     return {"created_at": to_micros(row.created_at)}
 
 
+def _of_job(row: Job) -> dict[str, Value]:
+    return {
+        "organization_id": row.organization_id,
+        "deployment_id": row.deployment_id,
+        "state": row.state.value,
+        "created_at": to_micros(row.created_at),
+        "rank": int(row.policy.low_priority),
+        "size": row.size,
+        "retries": row.retries,
+        "due_at": maybe_micros(row.due_at),
+        "expires_at": maybe_micros(row.expires_at),
+        "forget_at": maybe_micros(row.forget_at),
+    }
+
+
 def _nothing(row: Row) -> dict[str, Value]:
     return {}
 
@@ -128,6 +144,8 @@ DEPLOYMENT = Kind(
     leased=True,
 )
 DELIVERY = Kind("delivery", tables.deliveries, Codec(Delivery), _of_delivery, leased=True)
+JOB = Kind("job", tables.jobs, Codec(Job), _of_job, leased=True)
+JOB_PAYLOAD = Kind("job_payload", tables.job_payloads, Codec(JobPayload), _nothing)
 
 EVENT_CODEC = Codec(Event)
 
@@ -142,6 +160,8 @@ _BY_TYPE: Mapping[type, Kind[Any]] = {
     WebhookSecret: WEBHOOK_SECRET,
     Deployment: DEPLOYMENT,
     Delivery: DELIVERY,
+    Job: JOB,
+    JobPayload: JOB_PAYLOAD,
 }
 
 

@@ -31,7 +31,11 @@ from moorage.adapters.sql.kinds import Kind
 from moorage.adapters.sql.reads import L, due
 from moorage.ports import Claimable, Lease
 
-_LEASED: dict[Claimable, Table] = {"deployments": tables.deployments, "deliveries": tables.deliveries}
+_LEASED: dict[Claimable, Table] = {
+    "deployments": tables.deployments,
+    "deliveries": tables.deliveries,
+    "jobs": tables.jobs,
+}
 
 
 def claim(connection: Connection, kind: Kind[L], lease: Lease, now: datetime, limit: int) -> Sequence[L]:

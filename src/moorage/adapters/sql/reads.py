@@ -27,10 +27,11 @@ from moorage.domain.delivery import Delivery
 from moorage.domain.deployment import Deployment
 from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, ProviderCredential
+from moorage.domain.job import Job
 from moorage.ports import DeliveryFilter, DeploymentFilter, Page, Row
 
 R = TypeVar("R", bound=Row)
-L = TypeVar("L", Deployment, Delivery)
+L = TypeVar("L", Deployment, Delivery, Job)
 
 # One test of a row in a WHERE.
 Condition: TypeAlias = ColumnElement[bool]

@@ -39,7 +39,7 @@ from moorage.errors import AlreadyExists, StaleWrite
 from moorage.ports import Append, Insert, Row, Write
 
 # Columns that no update changes: leaving them out leaves their indexes alone.
-_FIXED = frozenset({"id", "organization_id", "subject_id", "created_at"})
+_FIXED = frozenset({"id", "organization_id", "subject_id", "deployment_id", "created_at", "rank", "size"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 
-from moorage.adapters.sql import kinds, leases, reads, rows
+from moorage.adapters.sql import job_queue, kinds, leases, reads, rows
 from moorage.adapters.sql.database import Database
 from moorage.adapters.sql.sqlite import SqliteDatabase
 from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment
 from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, ProviderCredential, User
-from moorage.ports import Claimable, DeliveryFilter, DeploymentFilter, Lease, Page, Write
+from moorage.domain.job import Job, JobPayload
+from moorage.domain.job_view import JobCounts
+from moorage.ports import Backlog, Claimable, DeliveryFilter, DeploymentFilter, Lease, Page, Write
 
 
 class SqlStore:
@@ -54,6 +56,49 @@ class SqlStore:
 
     async def wake(self, deployment_ids: Sequence[str], now: datetime) -> None:
         await self._database.write(lambda c: leases.wake(c, deployment_ids, now))
+
+    # -- jobs
+
+    async def job(self, job_id: str, organization_id: str) -> Job | None:
+        return await self._database.read(lambda c: job_queue.job(c, job_id, organization_id))
+
+    async def job_payload(self, payload_id: str) -> JobPayload | None:
+        return await self._database.read(lambda c: reads.row_by(c, kinds.JOB_PAYLOAD, "id", payload_id))
+
+    async def job_counts(self, deployment_id: str) -> JobCounts:
+        return await self._database.read(lambda c: job_queue.counts(c, deployment_id))
+
+    async def job_backlog(self, deployment_id: str) -> Backlog:
+        return await self._database.read(lambda c: job_queue.backlog(c, deployment_id))
+
+    async def queued_jobs(self, deployment_id: str, limit: int) -> Sequence[Job]:
+        return await self._database.read(lambda c: job_queue.queued(c, deployment_id, limit))
+
+    async def job_queues(self, now: datetime) -> Sequence[str]:
+        return await self._database.read(lambda c: job_queue.queues(c, now))
+
+    async def claim_jobs(self, wanted: Mapping[str, int], lease: Lease, now: datetime) -> Sequence[Job]:
+        if not wanted:
+            return []
+        return await self._database.write(lambda c: job_queue.claim(c, wanted, lease, now))
+
+    async def jobs_held(self, held: Mapping[str, str]) -> frozenset[str]:
+        if not held:
+            return frozenset()
+        return await self._database.read(lambda c: job_queue.held(c, held))
+
+    async def wake_jobs(self, deployment_ids: Sequence[str], now: datetime) -> None:
+        if deployment_ids:
+            await self._database.write(lambda c: job_queue.wake(c, deployment_ids, now))
+
+    async def next_job(self, after: datetime) -> datetime | None:
+        return await self._database.read(lambda c: job_queue.next_moment(c, after))
+
+    async def expired_jobs(self, now: datetime, limit: int) -> Sequence[Job]:
+        return await self._database.read(lambda c: job_queue.expired(c, now, limit))
+
+    async def forget_jobs(self, now: datetime, limit: int) -> int:
+        return await self._database.write(lambda c: job_queue.forget(c, now, limit))
 
     # -- reads
 

@@ -6,7 +6,18 @@ Ids are compared byte by byte: their order is the order of time.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, PrimaryKeyConstraint, Table, Text, true
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    true,
+)
 
 metadata = MetaData(
     naming_convention={"pk": "pk_%(table_name)s", "ix": "ix_%(table_name)s_%(column_0_N_name)s"},
@@ -118,6 +129,40 @@ deliveries = Table(
 Index(None, deliveries.c.organization_id, deliveries.c.created_at, deliveries.c.id)
 Index(None, deliveries.c.subject_id, deliveries.c.created_at, deliveries.c.id)
 
+jobs = Table(
+    "jobs",
+    metadata,
+    _id(),
+    _key("organization_id"),
+    _key("deployment_id"),
+    _key("state"),
+    _instant("created_at"),
+    Column("rank", Integer, nullable=False),  # 1 for low priority
+    Column("size", BigInteger, nullable=False),
+    Column("retries", Integer, nullable=False),
+    *_lease(),
+    _instant("woken_at", nullable=True),  # as of deployments
+    _instant("expires_at", nullable=True),  # until it is over
+    _instant("forget_at", nullable=True),  # from then on
+    *_tail(),
+    PrimaryKeyConstraint("id"),
+)
+Index(None, jobs.c.deployment_id, jobs.c.state, jobs.c.created_at, jobs.c.size, jobs.c.retries)
+for moment in (jobs.c.expires_at, jobs.c.forget_at):
+    Index(None, moment, sqlite_where=moment.is_not(None), postgresql_where=moment.is_not(None))
+_QUEUED = jobs.c.due_at.is_not(None)
+Index(
+    "ix_jobs_queue",
+    jobs.c.deployment_id,
+    jobs.c.rank,
+    jobs.c.due_at,
+    jobs.c.id,
+    sqlite_where=_QUEUED,
+    postgresql_where=_QUEUED,
+)
+
+job_payloads = Table("job_payloads", metadata, _id(), *_tail(), PrimaryKeyConstraint("id"))
+
 events = Table(
     "events",
     metadata,
@@ -153,3 +198,4 @@ def _index_claims(table: Table) -> None:
 
 _index_claims(deployments)
 _index_claims(deliveries)
+_index_claims(jobs)
