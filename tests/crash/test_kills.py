@@ -11,7 +11,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any  # JSON of the API
 
@@ -53,6 +53,21 @@ class Supervisor:
                 raise AssertionError(f"the service ended by itself with {code}")
             self._left -= 1
             self.points.append(at)
+
+    async def outlived(
+        self, supervising: asyncio.Task[None], life: Callable[[int], Coroutine[Any, Any, None]]
+    ) -> int:
+        """One `life` after the other until the kills are spent; returns how many there were."""
+        number = 0
+        while not self.spent.is_set() or number == 0:
+            living = asyncio.create_task(life(number))
+            await asyncio.wait([living, supervising], return_when=asyncio.FIRST_COMPLETED)
+            if supervising.done():
+                living.cancel()
+                await supervising
+            await living
+            number += 1
+        return number
 
     def stop(self) -> None:
         if self._life is not None:
@@ -147,15 +162,7 @@ async def test_nothing_is_lost_doubled_or_left(
     user = User(service.url, receiver, tmp_path / "locks")
     try:
         await user.sign_in()
-        number = 0
-        while not supervisor.spent.is_set() or number == 0:
-            living = asyncio.create_task(one_life(user, number, rng))
-            await asyncio.wait([living, supervising], return_when=asyncio.FIRST_COMPLETED)
-            if supervising.done():
-                living.cancel()
-                await supervising
-            await living
-            number += 1
+        number = await supervisor.outlived(supervising, lambda number: one_life(user, number, rng))
         await everything_is_told(user, receiver)
         await nothing_is_left(user, receiver, tmp_path)
     except BaseException:

@@ -100,15 +100,7 @@ async def test_nothing_is_doubled_or_left_at_runpod(
     user = Tenant(on_runpod.url, receiver, tmp_path / "locks")
     try:
         await user.sign_in()
-        number = 0
-        while not supervisor.spent.is_set() or number == 0:
-            living = asyncio.create_task(one_life(user, number, rng))
-            await asyncio.wait([living, supervising], return_when=asyncio.FIRST_COMPLETED)
-            if supervising.done():
-                living.cancel()
-                await supervising
-            await living
-            number += 1
+        number = await supervisor.outlived(supervising, lambda number: one_life(user, number, rng))
         await everything_is_told(user, receiver)
         await nothing_is_left(user, fake)
     except BaseException:
