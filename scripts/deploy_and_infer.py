@@ -49,6 +49,7 @@ class OneDeployment:
         self._id: str | None = None
         self.name = str(body.get("name", "The deployment"))
         self.may_exist = False
+        self._is_going = False
 
     @property
     def id(self) -> str:
@@ -97,6 +98,7 @@ class OneDeployment:
         if self._id is None:
             self.create()  # the answer was lost, or nobody waited for it: this one tells the id
         self._api.ask("DELETE", self.path)
+        self._is_going = True
         self._until((DELETED,), tell, seconds)
         self.may_exist = False
 
@@ -106,6 +108,9 @@ class OneDeployment:
         curl = 'curl -H "Authorization: Bearer $MOORAGE_KEY"'
         if self._id is None:
             return f"{self.name} may have been made, and cost money. Look for it:\n  {curl} {where}"
+        if self._is_going:
+            told = "is being deleted, which the service does by itself. To see whether it is over:"
+            return f"{self.name} {told}\n  {curl} {where}/{self.id}"
         return (
             f"{self.name} is left, and costs what it costs. To end it:\n  {curl} -X DELETE {where}/{self.id}"
         )
@@ -113,8 +118,8 @@ class OneDeployment:
     def _until(self, ends: tuple[str, ...], tell: Tell, seconds: float) -> str:
         for event in self._api.events(f"{self.path}/events", seconds=seconds):
             tell(event)
-            if event.type in ends:
-                return event.type
+            if event.type in ends and (event.type != READY or self.document()["status"] == "ready"):
+                return event.type  # a deployment that was made before may have been ready, and is no more
         raise AssertionError  # the events have no end
 
 

@@ -284,8 +284,8 @@ def run(main: Callable[[], int]) -> NoReturn:
         code = int(main())
         sys.stdout.flush()
     except (Failed, KeyboardInterrupt) as error:
-        for told in _chain(error):
-            say(str(told) or "Interrupted.")
+        for told in dict.fromkeys(str(e) or "Interrupted." for e in _chain(error)):
+            say(told)
         code = error.code if isinstance(error, Failed) else Exit.INTERRUPTED
     except BrokenPipeError:  # whoever read the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -122,11 +122,11 @@ def main() -> None:
         wrong(f"Cannot listen on {arguments.host}, port {arguments.port}: {error}.", code=1)
     with server:
         tell({"url": server.url})
-        try:
-            server.serve_forever(poll_interval=0.1)
-        except KeyboardInterrupt:
-            sys.exit(130)
+        server.serve_forever(poll_interval=0.1)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -7,18 +7,26 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any  # JSON of the API
+from typing import Any, Self  # JSON of the API
 
 import httpx
 import pytest
 
-from tests.e2e.conftest import ROOT, Installation, started
+from tests.e2e.conftest import CLI, ROOT, Installation, started
+from tests.e2e.runpod.conftest import write_pipeline
 
 SCRIPTS = ROOT / "scripts"
 PAINTER = "acme/tiny-painter"
+INSTALLATION = "inst-scripts"
+
+
+def own_environ() -> dict[str, str]:
+    """Without the settings of whoever runs the tests."""
+    foreign = ("MOORAGE_", "HF_", "RUNPOD_", "COV_", "COLUMNS")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 
 @dataclass(frozen=True)
@@ -37,11 +45,9 @@ class Script:
     cwd: Path | None = None
 
     def begin(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
-        foreign = ("MOORAGE_", "HF_", "RUNPOD_", "COV_", "COLUMNS")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         return subprocess.Popen(
             [sys.executable, str(SCRIPTS / self.name), *arguments],
-            env={**kept, **self.environ, **environ},
+            env={**own_environ(), **self.environ, **environ},
             cwd=self.cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -53,7 +59,7 @@ class Script:
         with self.begin(*arguments, **environ) as process:
             out, err = process.communicate(timeout=90)
         assert "Traceback" not in err, err
-        for secret in (*self.environ.values(), *environ.values()):
+        for secret in filter(None, (*self.environ.values(), *environ.values())):
             assert secret not in out + err, "a key was told"
         return Ended(process.returncode, out, err)
 
@@ -99,13 +105,50 @@ class RunPodProcess:
             time.sleep(0.05)
 
 
+class Service:
+    """`moorage serve` as a process that a test may kill."""
+
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
+        with log.open("ab") as file:
+            self._process = subprocess.Popen(
+                command, env=dict(environ), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file
+            )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, log.read_text()
+        self.url: str = json.loads(line)["url"]
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(15)
+        finally:
+            self.kill()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+
+
+@dataclass(frozen=True)
+class Harbour:
+    """A service whose only users have RunPod keys."""
+
+    url: str
+    runpod: RunPodProcess
+    service: Service
+
+
 @pytest.fixture
 def runpod(tmp_path: Path) -> Iterator[RunPodProcess]:
     """Whatever a test sent it is held to RunPod's OpenAPI document."""
-    foreign = ("MOORAGE_", "HF_", "RUNPOD_", "COV_")
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     command = [sys.executable, "-m", "moorage_runpod.testing"]
-    with started(command, environ, tmp_path / "runpod.log") as told:
+    with started(command, own_environ(), tmp_path / "runpod.log") as told:
         headers = {"authorization": f"Bearer {told['key']}"}
         with httpx.Client(headers=headers, trust_env=False, timeout=20) as http:
             yield RunPodProcess(told["api_url"], told["key"], http)
@@ -113,12 +156,30 @@ def runpod(tmp_path: Path) -> Iterator[RunPodProcess]:
             assert (state["invalid_requests"], state["broken_answers"]) == ([], [])
 
 
+@pytest.fixture
+def harbour(tmp_path: Path, runpod: RunPodProcess) -> Iterator[Harbour]:
+    """`moorage serve` on the fake RunPod, with a Hub that has a diffusers pipeline."""
+    pipeline = write_pipeline(tmp_path / "painter")
+    environ = own_environ() | {
+        "MOORAGE_DATA_DIR": str(tmp_path / "var"),
+        "MOORAGE_INSTALLATION": INSTALLATION,
+        "MOORAGE_LOADING_LOOK_SECONDS": "0.1",
+        "MOORAGE_READY_LOOK_SECONDS": "0.3",
+        "MOORAGE_RUNPOD_API_URL": runpod.api_url,
+        "MOORAGE_RUNPOD_LIST_LAG_SECONDS": "0.2",
+        "NO_PROXY": "127.0.0.1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    hub = [sys.executable, "-m", "moorage.testing.hub", "--repo", f"{PAINTER}={pipeline}"]
+    with started(hub, environ, tmp_path / "hub.log") as told:
+        environ["MOORAGE_HUB_URL"] = told["url"]
+        service = Service([*CLI, "serve", "--port", "0", "--json"], environ, tmp_path / "service.log")
+        with service:
+            yield Harbour(service.url, runpod, service)
+
+
 @pytest.fixture(scope="module")
 def access(installation: Installation) -> dict[str, str]:
     """What a script needs of the service, as a deployer, which may do no more than it has to."""
     made = installation.json("keys", "create", "scripts", "--role", "deployer")
     return {"MOORAGE_KEY": made["key"]}
-
-
-def lines(text: str) -> list[Any]:
-    return [json.loads(line) for line in text.splitlines()]
