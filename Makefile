@@ -27,14 +27,16 @@ serve: setup
 test: setup
 	$(BIN)/pytest -q -n $(JOBS) --dist worksteal
 
-# The torch engine on real weights; torch comes without hashes, so it has a virtual environment of its own.
-test-worker: $(VENV)-torch/.installed
+# The torch engines; torch comes without hashes, so it has a virtual environment of its own. The second line is the
+# whole service on a fake RunPod whose workers run there.
+test-worker: setup $(VENV)-torch/.installed
 	$(VENV)-torch/bin/pytest -q worker -m torch
+	MOORAGE_TORCH_PYTHON=$(CURDIR)/$(VENV)-torch/bin/python $(BIN)/pytest -q tests/e2e/runpod/test_real_workers.py
 
 $(VENV)-torch/.installed: worker/requirements-torch.txt worker/pyproject.toml
 	@test -x $(VENV)-torch/bin/python || $(PYTHON) -m venv $(VENV)-torch
 	@$(VENV)-torch/bin/python -m pip install --quiet --disable-pip-version-check -r worker/requirements-torch.txt
-	@$(VENV)-torch/bin/python -m pip install --quiet --disable-pip-version-check -e 'worker[onnx,train]' httpx hypothesis pytest pytest-asyncio pytest-timeout
+	@$(VENV)-torch/bin/python -m pip install --quiet --disable-pip-version-check -e 'worker[onnx,runpod,s3,train]' httpx hypothesis pytest pytest-asyncio pytest-timeout
 	@touch $@
 
 # 1,000 kills; `make test` has 200 of them.

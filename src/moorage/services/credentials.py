@@ -16,6 +16,7 @@ from moorage.domain.event import Event
 from moorage.domain.identity import Organization, Permission, Principal, ProviderAccount, ProviderCredential
 from moorage.domain.naming import encode
 from moorage.domain.notice import NewId
+from moorage.domain.placement import ANY_PROVIDER
 from moorage.errors import (
     Clash,
     FieldError,
@@ -119,9 +120,15 @@ class ProviderCredentials:
             self._vault.forget(credential_id)
             return
 
-    async def of(self, principal: Principal, wanted: str | None = None) -> Accounts:
+    async def of(
+        self, principal: Principal, wanted: str | None = None, provider_name: str = ANY_PROVIDER
+    ) -> Accounts:
         """All accounts that `principal` may use: the one in its token, and of each provider the first stored
-        one, or the one that `wanted` names by id or name. Raises Invalid when there is none of that name."""
+        one, or the one that `wanted` names by id or name. Raises Invalid when there is none of that name,
+        Unauthorized when that one cannot be opened. For one provider that needs none, nothing is read."""
+        named = self._providers.get(provider_name)
+        if named is not None and not named.credential_fields and wanted is None:
+            return Accounts({}, {})
         stored = await self._store.provider_credentials(organization_id=principal.organization_id)
         rows = [row for row in stored if row.removed_at is None]
         if wanted is not None and not any(wanted in (row.id, row.name) for row in rows):
@@ -134,9 +141,10 @@ class ProviderCredentials:
         ids: dict[str, str] = {}
         for row in sorted(rows, key=lambda row: wanted not in (row.id, row.name)):
             ids.setdefault(row.provider, row.id)
-        opened: dict[str, Credentials] = {}
-        for provider, credential_id in ids.items():
-            opened[provider] = await self._vault.open(credential_id)
+        opened = await self._vault.open_all(ids)
+        for row in rows:
+            if wanted in (row.id, row.name) and row.provider not in opened:
+                await self._vault.open(row.id)  # raises the reason: it was asked for by name
         return await self._with_token(principal, Accounts(opened, ids), stored)
 
     async def _with_token(

@@ -262,7 +262,7 @@ class Deployments:
 
     async def _accounts(self, principal: Principal, request: NewDeployment) -> Accounts:
         try:
-            return await self._out.credentials.of(principal, request.credential)
+            return await self._out.credentials.of(principal, request.credential, request.provider)
         except Unauthorized as error:  # one that is stored cannot be opened any more
             raise Invalid.at(
                 "body.credential",
