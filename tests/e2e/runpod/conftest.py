@@ -91,6 +91,16 @@ class Harbour:
         ).json()["items"]
         return items
 
+    async def told(self, id_: str, type_: str) -> dict[str, Any]:
+        """The one event of that type, when it has come."""
+        async with asyncio.timeout(10):
+            while True:
+                found = [event for event in await self.events(id_) if event["type"] == type_]
+                if found:
+                    (event,) = found
+                    return event
+                await asyncio.sleep(0.02)
+
     async def happened(self, id_: str) -> list[str]:
         return [event["type"] for event in await self.events(id_)]
 

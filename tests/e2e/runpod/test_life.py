@@ -105,12 +105,11 @@ async def test_drift_is_told_and_put_back(port: Harbour) -> None:
     asked = endpoint.spec.workers_max
     assert drift(port.fake.cloud, endpoint.id, 0) == 1
     await port.fake.came(lambda: port.fake.sent("PATCH /v2/serverless/{id}"))
-    await port.until(id_, "ready")
+    told = await port.told(id_, "deployment.drift_corrected")
+    assert "workers" in told["message"]
     (endpoint,) = port.fake.endpoints
     assert endpoint.spec.workers_max == asked
-    told = [e for e in await port.events(id_) if e["type"] == "deployment.drift_corrected"]
-    assert len(told) == 1
-    assert "workers" in told[0]["message"]
+    assert (await port.read(id_))["status"] == "ready"
     await port.delete(id_)
 
 
