@@ -463,13 +463,14 @@ class Store(Protocol):
 
     async def claim_jobs(self, wanted: Mapping[str, int], lease: Lease, now: datetime) -> Sequence[Job]:
         """Leases, of each deployment named, up to so many jobs that are due and that nobody holds: those of
-        low priority last, else longest due first."""
+        low priority last, else oldest first."""
 
     async def jobs_held(self, held: Mapping[str, str]) -> frozenset[str]:
         """Which of these ids are leased under the token given for each. Renews nothing."""
 
     async def wake_jobs(self, deployment_ids: Sequence[str], now: datetime) -> None:
-        """Makes due what waits in these deployments' queues, as `wake` does."""
+        """Makes due what these deployments have that is not over, as `wake` does. A holder that ends a job
+        ends it for good."""
 
     async def next_job(self, after: datetime) -> datetime | None:
         """The earliest moment later than `after` at which a job becomes due or expires, or a lease on one

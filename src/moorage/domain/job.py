@@ -169,8 +169,9 @@ def begun(job: Job, now: datetime) -> Job:
 
 
 def let_go(job: Job, now: datetime) -> Job:
-    """Its runner stops in the middle of it: another may begin it at once."""
-    return replace(job, state=JobState.IN_QUEUE, retries=job.retries + 1, due_at=now)
+    """Its runner stops, perhaps in the middle of it: another may take it at once."""
+    again = 1 if job.state is JobState.IN_PROGRESS else 0
+    return replace(job, state=JobState.IN_QUEUE, started_at=None, retries=job.retries + again, due_at=now)
 
 
 def ended(job: Job, ending: Ending, now: datetime, luck: float) -> Job:
@@ -190,7 +191,7 @@ def ended(job: Job, ending: Ending, now: datetime, luck: float) -> Job:
         case NotTaken(after):
             return _again(job, after, now, luck)
         case NotServing():
-            return replace(job, state=JobState.IN_QUEUE, due_at=None)  # until it is woken
+            return replace(job, state=JobState.IN_QUEUE, started_at=None, due_at=None)  # until it is woken
 
 
 def failed(job: Job, error: str, now: datetime) -> Job:
@@ -233,4 +234,5 @@ def _over(job: Job, state: JobState, now: datetime) -> Job:
 def _again(job: Job, after: float | None, now: datetime, luck: float) -> Job:
     waits = job.waits + 1
     seconds = max(AGAIN.delay(waits, luck), min(after or 0.0, AGAIN.cap))
-    return replace(job, state=JobState.IN_QUEUE, waits=waits, due_at=now + timedelta(seconds=seconds))
+    due_at = now + timedelta(seconds=seconds)
+    return replace(job, state=JobState.IN_QUEUE, started_at=None, waits=waits, due_at=due_at)

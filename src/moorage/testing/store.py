@@ -322,7 +322,8 @@ class _Unit:
         if old is None or old.row.version != row.version or write.lease not in (None, token):
             raise StaleWrite(f"{kind} {row.id} is not at version {row.version}, or its lease is another's")
         due_at = _due_at(row)
-        if write.lease is not None and old.woken_at is not None:
+        over = isinstance(row, Job) and row.state.final
+        if write.lease is not None and old.woken_at is not None and not over:
             due_at = old.woken_at
         holds = old.holds_name and isinstance(row, Deployment) and holds_name(row)
         lease = None if write.release else old.lease

@@ -62,7 +62,7 @@ class JobQueues:
         claimed: list[Job] = []
         for deployment_id, limit in wanted.items():
             due = [
-                (job.policy.low_priority, cell.due_at or now, key)
+                (job.policy.low_priority, job.created_at, key)
                 for key, cell, job in self._jobs()
                 if job.deployment_id == deployment_id and cell.claimable(now)
             ]
@@ -85,7 +85,7 @@ class JobQueues:
     async def wake_jobs(self, deployment_ids: Sequence[str], now: datetime) -> None:
         await asyncio.sleep(0)
         for key, cell, job in list(self._jobs()):
-            if job.deployment_id in deployment_ids and job.state is JobState.IN_QUEUE:
+            if job.deployment_id in deployment_ids and not job.state.final:
                 due_at = now if cell.due_at is None else min(cell.due_at, now)
                 self._memory.cells[key] = replace(cell, due_at=due_at, woken_at=now)
         self._tell_others()

@@ -140,6 +140,24 @@ class JobContract:
             ("job-0050", after(9)),
         ]
 
+    async def test_what_was_woken_together_keeps_its_order(self, store: Store) -> None:
+        rows = [replace(job(n), id=f"job-{9 - n}", due_at=None) for n in range(1, 5)]
+        await store.commit([Insert(row) for row in rows])
+        await store.wake_jobs(["dep_0001"], after(9))
+        claimed = await store.claim_jobs({"dep_0001": 9}, lease("t"), after(9))
+        assert ids(claimed) == ["job-8", "job-7", "job-6", "job-5"]
+
+    async def test_a_wake_does_not_bring_back_what_its_holder_ends(self, store: Store) -> None:
+        await store.commit([Insert(job())])
+        [mine] = await store.claim_jobs({"dep_0001": 1}, lease("t1"), after(2))
+        running = begun(mine, after(2))
+        await store.commit([Update(running, lease="t1")])
+        await store.wake_jobs(["dep_0001"], after(3))
+        done = ended(running.stored(), Output("1"), after(4), 0.0)
+        await store.commit([Update(done, lease="t1", release=True)])
+        assert await store.job_queues(after(99)) == []
+        assert (await read_job(store)).due_at is None
+
     async def test_a_wake_of_what_is_held_outlives_the_holders_write(self, store: Store) -> None:
         await store.commit([Insert(job())])
         [mine] = await store.claim_jobs({"dep_0001": 1}, lease("t1"), after(2))

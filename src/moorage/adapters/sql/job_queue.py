@@ -67,7 +67,7 @@ def claim(connection: Connection, wanted: Mapping[str, int], lease: Lease, now: 
             "limit": limit,
         }
         rows = connection.execute(_CLAIM, parameters).all()
-        ordered = sorted(rows, key=lambda row: (row.rank, row.due_at, row.id))  # RETURNING keeps no order
+        ordered = sorted(rows, key=lambda row: (row.rank, row.created_at, row.id))  # RETURNING keeps no order
         claimed += [due(JOB, row.body, row.due_at) for row in ordered]
     return claimed
 
@@ -78,10 +78,10 @@ def held(connection: Connection, held: Mapping[str, str]) -> frozenset[str]:
 
 
 def wake(connection: Connection, deployment_ids: Sequence[str], now: datetime) -> None:
-    """As `leases.wake`."""
+    """As `leases.wake`; what is over sleeps on."""
     at = to_micros(now)
     sooner = case((_J.due_at < at, _J.due_at), else_=at)
-    queue = (_J.deployment_id.in_(deployment_ids), _J.state == JobState.IN_QUEUE.value)
+    queue = (_J.deployment_id.in_(deployment_ids), _J.expires_at.is_not(None))
     connection.execute(update(tables.jobs).where(*queue).values(due_at=sooner, woken_at=at))
 
 
@@ -129,7 +129,7 @@ _QUEUES = select(_J.deployment_id).where(_J.due_at <= bindparam("now"), _FREE).d
 _CHOSEN = (
     select(_J.id)
     .where(_J.deployment_id == bindparam("deployment"), _J.due_at <= bindparam("now"), _FREE)
-    .order_by(_J.rank, _J.due_at, _J.id)
+    .order_by(_J.rank, _J.created_at, _J.id)
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True)  # SQLite has one writer at a time and leaves this out
 )
@@ -137,7 +137,7 @@ _CLAIM = (
     update(tables.jobs)
     .where(_J.id.in_(_CHOSEN))
     .values(lease_token=bindparam("token"), lease_until=bindparam("until"), woken_at=null())
-    .returning(_J.id, _J.rank, _J.body, _J.due_at)
+    .returning(_J.id, _J.rank, _J.created_at, _J.body, _J.due_at)
 )
 _AFTER: BindParameter[int] = bindparam("after")
 _NEXT = (

@@ -145,7 +145,10 @@ def _update_statement(table: Table, changed: tuple[str, ...], leased: bool, rele
         match = and_(match, columns.lease_token == bindparam("held_by"))
         if "woken_at" in columns:
             # A wake that came after the claim was not seen by its holder: it stands.
-            changes["due_at"] = func.coalesce(columns.woken_at, bindparam("new_due_at"))
+            due_at: ColumnElement[Any] = func.coalesce(columns.woken_at, bindparam("new_due_at"))
+            if "expires_at" in columns:  # a job that is over stays so
+                due_at = case((bindparam("new_expires_at").is_(None), null()), else_=due_at)
+            changes["due_at"] = due_at
     if release:
         changes["lease_token"] = null()
         changes["lease_until"] = null()

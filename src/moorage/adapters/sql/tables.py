@@ -155,7 +155,7 @@ Index(
     "ix_jobs_queue",
     jobs.c.deployment_id,
     jobs.c.rank,
-    jobs.c.due_at,
+    jobs.c.created_at,
     jobs.c.id,
     sqlite_where=_QUEUED,
     postgresql_where=_QUEUED,

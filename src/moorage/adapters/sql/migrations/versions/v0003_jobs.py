@@ -39,7 +39,7 @@ def upgrade() -> None:
         "jobs",
         ["deployment_id", "state", "created_at", "size", "retries"],
     )
-    _partial("ix_jobs_queue", "due_at", "deployment_id", "rank", "due_at", "id")
+    _partial("ix_jobs_queue", "due_at", "deployment_id", "rank", "created_at", "id")
     _partial("ix_jobs_due", "due_at", "due_at")
     _partial("ix_jobs_held", "lease_token", "lease_token", "lease_until", "due_at")
     _partial("ix_jobs_expires_at", "expires_at", "expires_at")
