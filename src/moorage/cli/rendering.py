@@ -187,7 +187,9 @@ def _refused(refused: Sequence[Document]) -> RenderableType:
         return Text("No offer was refused.", "dim")
     rows = table("REFUSED", "ON", "WHY", "SMALLEST CHANGE THAT HELPS")
     for r in refused:
-        rows.add_row(r["provider"], hardware(r["gpu"], r["count"]), r["reason"], r["smallest_change"] or "–")
+        whole = r["price_per_hour"] is None and r["gpu"] is None
+        on = "–" if whole else hardware(r["gpu"], r["count"])
+        rows.add_row(r["provider"], on, r["reason"], r["smallest_change"] or "–")
     return rows
 
 

@@ -175,7 +175,14 @@ class RefusedOffer:
     reason: str
     smallest_change: str | None = None
     region: str | None = None
-    price_per_hour: float | None = None
+    price_per_hour: float | None = None  # None: the provider as a whole is refused
+
+    @property
+    def where(self) -> str:
+        """In words: the offer, or the provider where none of its offers was looked at."""
+        if self.price_per_hour is None and self.gpu is None:
+            return self.provider
+        return f"{self.provider} {self.gpu or 'CPU'} x{self.count or 1}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -314,7 +314,7 @@ def capacity_failure(status: Status, seconds: float) -> Failure:
             f"The model could not be validated within {seconds:.0f} s. {status.setback or ''}".strip(),
             "Deploy again when the Hub answers.",
         )
-    told = [f"{r.provider} {r.gpu or 'CPU'} x{r.count}: {r.reason}" for r in status.refused]
+    told = [f"{r.where}: {r.reason}" for r in status.refused]
     reason = status.setback or "; ".join(told) or "no offer was tried"
     return Failure(
         "no_capacity",

@@ -149,7 +149,7 @@ class Effects:
         if plan.placement.ladder:
             return Placed(plan.placement)
         refused = plan.placement.refused
-        story = "; ".join(f"{r.provider} {r.gpu or 'CPU'} x{r.count}: {r.reason}" for r in refused)
+        story = "; ".join(f"{r.where}: {r.reason}" for r in refused)
         return Broken(
             Failure(
                 "does_not_fit",

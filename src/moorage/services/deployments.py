@@ -359,7 +359,7 @@ def refuse_broken(request: NewDeployment) -> None:
 
 def does_not_fit(plan: Plan) -> Invalid:
     refused = plan.placement.refused
-    story = " ".join(f"{r.provider} {r.gpu or 'CPU'} x{r.count or 1}: {r.reason}." for r in refused[:10])
+    story = " ".join(f"{r.where}: {r.reason}." for r in refused[:10])
     detail = f"No offer fits. {story or 'No provider sells anything.'}"
     field = "body.hf_model_id" if plan.profile is not None else "body.container_image"
     return Invalid(
