@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
+from uuid import uuid4
 
 import structlog
 import uvicorn
@@ -20,6 +21,7 @@ import uvloop
 
 from moorage.adapters import logging as service_logging
 from moorage.adapters.hub import HuggingFaceHub
+from moorage.adapters.job_api import HttpJobApi
 from moorage.adapters.object_storage import Bucket, BucketKeys, SharedCache
 from moorage.adapters.outgoing import GuardedOutgoing
 from moorage.adapters.outgoing_rules import AllowList
@@ -35,11 +37,14 @@ from moorage.credentials import Vault
 from moorage.domain.decide import Patience
 from moorage.domain.deployment import Deployment, Phase
 from moorage.domain.identity import Principal
+from moorage.domain.job import Job
 from moorage.domain.model import SharedCachePolicy
 from moorage.domain.notice import NewId
 from moorage.domain.worker_callback import PURPOSE, endpoint_secret
 from moorage.engine.drive import Driver
 from moorage.engine.effects import Effects
+from moorage.engine.job_attempt import JobAttempt
+from moorage.engine.job_runner import JobLimits, JobRunner
 from moorage.engine.loop import Engine, EngineSettings
 from moorage.engine.outbox import Outbox, OutboxLimits
 from moorage.engine.sweeper import Sweeper
@@ -47,6 +52,7 @@ from moorage.engine.webhook_attempt import WebhookAttempt
 from moorage.errors import BadGateway, Unauthorized
 from moorage.gateway import heap
 from moorage.gateway.asgi import App, RawHeaders
+from moorage.gateway.job_replicas import JobReplicas
 from moorage.gateway.proxy import Gateway, Limits
 from moorage.gateway.routes import Route, RoutePublisher
 from moorage.planning import Planner
@@ -56,6 +62,7 @@ from moorage.services.credentials import ProviderCredentials
 from moorage.services.deployments import Deployments, Surroundings
 from moorage.services.idempotency import Idempotency
 from moorage.services.identity import Identity
+from moorage.services.jobs import Jobs, JobSurroundings
 from moorage.services.keys import ApiKeys
 from moorage.services.prices import Prices
 from moorage.services.webhooks import Webhooks
@@ -81,6 +88,7 @@ class Service:
     routes: RoutePublisher
     signals: Signals
     outbox: Outbox
+    jobs: JobRunner
     clock: Clock
     new_id: NewId
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -98,8 +106,17 @@ class Service:
         self.engine.wake()
         self.outbox.wake()
 
+    def job_over(self, job: Job) -> None:
+        self.signals.notify(job.id)
+        self.jobs.interrupt(job.id)
+        if job.webhook is not None:
+            self.outbox.wake()
+
     def publish(self, deployment: Deployment) -> None:
         table = self.routes.current
+        old, over = table.route(deployment.id), deployment.phase in (Phase.FAILED, Phase.DELETED)
+        if over or (old.targets if old else ()) != deployment.status.targets:
+            self.jobs.opened(deployment.id)
         if deployment.phase is Phase.DELETED:
             self.routes.publish(table.without(deployment.id))
         else:
@@ -122,6 +139,7 @@ class Service:
             self.signals.notify_all()
             self.engine.wake()
             self.outbox.wake()
+            self.jobs.others_wrote()
 
 
 def load_providers(settings: Settings, environ: Mapping[str, str]) -> dict[str, Provider]:
@@ -233,6 +251,20 @@ async def running(
             grace=settings.sweep_grace_seconds,
         )
         outbox = Outbox(store, attempt, clock, OutboxLimits(lease=settings.lease_seconds))
+        routes = RoutePublisher()
+        replicas = JobReplicas(routes, gateway_bearer(vault))
+        stack.push_async_callback(replicas.aclose)
+        job_attempt = JobAttempt(
+            store,
+            replicas,
+            clock,
+            new_id,
+            public_url=public_url,
+            on_over=lambda job: service.job_over(job),
+        )
+        jobs = JobRunner(store, replicas, job_attempt, clock, JobLimits(lease=settings.lease_seconds))
+        job_api = HttpJobApi()
+        stack.push_async_callback(job_api.aclose)
         services = Services(
             deployments=Deployments(
                 Surroundings(
@@ -266,8 +298,23 @@ async def running(
                 new_id,
                 lambda deployment_id: service.written(deployment_id),
             ),
+            jobs=Jobs(
+                JobSurroundings(
+                    store,
+                    box,
+                    vault,
+                    job_api,
+                    outgoing,
+                    clock,
+                    new_id,
+                    uuid4,
+                    signals,
+                    public_url,
+                    jobs.wake,
+                    lambda job: service.job_over(job),
+                )
+            ),
         )
-        routes = RoutePublisher()
         gateway = Gateway(
             routes,
             gateway_authenticator(authenticator),
@@ -276,7 +323,7 @@ async def running(
             bearer=gateway_bearer(vault),
         )
         stack.push_async_callback(gateway.aclose)
-        service = Service(gateway, settings, store, engine, routes, signals, outbox, clock, new_id)
+        service = Service(gateway, settings, store, engine, routes, signals, outbox, jobs, clock, new_id)
         if settings.bootstrap_user and settings.bootstrap_password:
             password = settings.bootstrap_password.get_secret_value()
             await services.identity.bootstrap_owner(settings.bootstrap_user, password)
@@ -286,6 +333,7 @@ async def running(
             for name, run in (
                 ("engine", engine.run),
                 ("outbox", outbox.run),
+                ("jobs", jobs.run),
                 ("sweeper", sweeper.run),
                 ("changes", service.follow_other_processes),
             )

@@ -15,6 +15,7 @@ from moorage.api import (
     deployments,
     identity,
     infer,
+    jobs,
     market,
     problems,
     schemas,
@@ -51,13 +52,20 @@ def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
         title="Moorage", version=__version__, description=_ABOUT, redoc_url=None, redirect_slashes=False
     )
     app.state.services = services
-    guarded = (deployments.router, market.router, credentials.router, webhooks.router, identity.router)
+    guarded = (
+        deployments.router,
+        market.router,
+        credentials.router,
+        webhooks.router,
+        identity.router,
+        jobs.router,
+    )
     for router in guarded:
         app.include_router(router, dependencies=[Depends(known_query)])
     for router in (infer.router, workers.router, identity.sign_in, health):
         app.include_router(router)
     problems.install(app)
-    app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=max_body_bytes, larger=jobs.body_limit)
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -77,7 +85,7 @@ def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
 
 def _restore_nulls(parts: dict[str, Any]) -> None:
     """FastAPI drops every null of the document, those inside examples too, which then break their schema."""
-    for module in (schemas, webhooks, identity, infer, problems, credentials, workers):
+    for module in (schemas, webhooks, identity, infer, problems, credentials, workers, jobs):
         for name, model in inspect.getmembers(module, inspect.isclass):
             if issubclass(model, BaseModel) and name in parts:
                 extra = model.model_config.get("json_schema_extra")

@@ -15,6 +15,7 @@ from moorage.services.credentials import ProviderCredentials
 from moorage.services.deployments import Deployments
 from moorage.services.idempotency import Idempotency, fingerprint
 from moorage.services.identity import Identity
+from moorage.services.jobs import Jobs
 from moorage.services.keys import ApiKeys
 from moorage.services.prices import Prices
 from moorage.services.webhooks import Webhooks
@@ -32,6 +33,7 @@ class Services:
     credentials: ProviderCredentials
     prices: Prices
     worker_reports: WorkerReports
+    jobs: Jobs
 
 
 def services(request: Request) -> Services:

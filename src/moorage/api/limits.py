@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -11,17 +12,23 @@ from moorage.errors import TooLarge
 
 
 class BodyLimit:
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    """`max_bytes`, or what `larger` says of a path."""
+
+    def __init__(
+        self, app: ASGIApp, max_bytes: int, larger: Callable[[str], int | None] = lambda path: None
+    ) -> None:
         self._app = app
         self._max = max_bytes
+        self._larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "DELETE"):
             await self._app(scope, receive, send)
             return
+        most = self._larger(scope["path"]) or self._max
         for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit() and int(value) > self._max:
-                await self._refuse(scope, receive, send)
+            if name == b"content-length" and value.isdigit() and int(value) > most:
+                await self._refuse(most, scope, receive, send)
                 return
         read = 0
         exceeded = started = False
@@ -30,7 +37,7 @@ class BodyLimit:
             nonlocal read, exceeded
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self._max:
+            if read > most:
                 exceeded = True
                 raise _Exceeded
             return message
@@ -45,10 +52,10 @@ class BodyLimit:
         with contextlib.suppress(_Exceeded):
             await self._app(scope, bounded, watched)
         if exceeded and not started:
-            await self._refuse(scope, receive, send)
+            await self._refuse(most, scope, receive, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        message = f"The body is at most {self._max} bytes."
+    async def _refuse(self, most: int, scope: Scope, receive: Receive, send: Send) -> None:
+        message = f"The body is at most {most} bytes."
         await response(TooLarge.at("body", "max_bytes", message))(scope, receive, send)
 
 

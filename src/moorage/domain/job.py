@@ -23,6 +23,7 @@ TTL_SECONDS = (10.0, 604_800.0)
 KEPT_SECONDS = 1800.0  # after its end, by the way it was asked for
 KEPT_SYNC_SECONDS = 60.0
 TIMES_BROKEN = 3  # replicas that may die of one job before it fails
+ASLEEP_SECONDS = 900.0  # of a job whose deployment does not serve, unless it is woken before
 
 AGAIN = Backoff(base=0.25, cap=30.0)
 
@@ -51,8 +52,8 @@ class JobPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`due_at` is when a runner should take it; None while it waits for its deployment to serve, and once it
-    is over. `started_at` is of the last run. `error` is JSON text of a problem."""
+    """`due_at` is when a runner should take it, None once it is over. `started_at` is of the last run, and
+    `error` JSON text of a problem."""
 
     id: str
     organization_id: str
@@ -191,7 +192,8 @@ def ended(job: Job, ending: Ending, now: datetime, luck: float) -> Job:
         case NotTaken(after):
             return _again(job, after, now, luck)
         case NotServing():
-            return replace(job, state=JobState.IN_QUEUE, started_at=None, due_at=None)  # until it is woken
+            wake_at = now + timedelta(seconds=ASLEEP_SECONDS)
+            return replace(job, state=JobState.IN_QUEUE, started_at=None, due_at=wake_at)
 
 
 def failed(job: Job, error: str, now: datetime) -> Job:

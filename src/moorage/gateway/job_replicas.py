@@ -6,7 +6,6 @@ as a job. Whatever comes of it is told as an ending, because a job has nobody on
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections import Counter
@@ -71,12 +70,12 @@ class JobReplicas:
         except NothingSent:
             return NotTaken()
         except (ClientError, ConnectionError) as error:
-            problem = BadGateway(
+            broken = BadGateway(
                 f"The replica broke off before its answer was complete ({type(error).__name__}).",
                 code="replica_failed",
                 advice="See the deployment's logs.",
             )
-            return BrokenOff(_text(problem.members()))
+            return BrokenOff(_text(broken.members()))
 
     async def aclose(self) -> None:
         session, self._session = self._session, None
@@ -127,7 +126,7 @@ async def _ending(response: ClientResponse) -> Ending:
     kind = response.content_type
     if kind != "application/json" and not kind.endswith("+json"):
         return Output(_text({"content_type": kind, "base64": base64.b64encode(body).decode()}))
-    text = await asyncio.to_thread(_json_text, body)
+    text = _json_text(body)
     if text is None:
         return _refusal(
             BadGateway("The model's answer is not JSON, though it says so.", code="output_no_json")
@@ -147,10 +146,15 @@ async def _read(response: ClientResponse, limit: int) -> bytes | None:
 
 def _json_text(body: bytes) -> str | None:
     try:
-        orjson.loads(body)
-    except orjson.JSONDecodeError:
+        text = body.decode()
+        json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
         return None
-    return body.decode()
+    return text
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _error(status: int, body: bytes) -> str:

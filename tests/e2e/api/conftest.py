@@ -42,6 +42,7 @@ TABLES = (
     "api_keys",
     "receivers",
     "provider_credentials",
+    "jobs",
 )
 
 

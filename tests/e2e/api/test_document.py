@@ -17,7 +17,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 PROBLEM = {"$ref": "#/components/schemas/ProblemDocument"}
 SIGNED = {"POST /v1/workers/{endpoint}/state", "GET /v1/workers/{endpoint}/cache"}
 WITHOUT_CALLER = {"GET /health", "POST /auth/token", *SIGNED}
-NO_BODY_TAKEN = {"POST /v1/webhook-secret/rotate", "POST /v1/deliveries/{delivery_id}/resend"}
+NO_BODY_TAKEN = {
+    "POST /v1/webhook-secret/rotate",
+    "POST /v1/deliveries/{delivery_id}/resend",
+    "POST /v2/{deployment}/cancel/{job}",
+    "POST /v2/{deployment}/purge-queue",
+}
 Operation = dict[str, Any]
 
 
@@ -147,8 +152,11 @@ async def filled(shared: Api) -> dict[str, str]:
     sent = (await shared.settled(id_))[0]["id"]
     body = {"provider": "vendor", "name": "doomed", "values": {"token": VENDOR_TOKEN}}
     stored = (await shared.owner.post("/v1/credentials", json=body)).json()["id"]
+    job = (await shared.owner.post(f"/v2/{id_}/run", json={"input": {"inputs": 1}})).json()["id"]
     return {
         "deployment_id": id_,
+        "deployment": id_,
+        "job": job,
         "model": MODEL,
         "key_id": key,
         "delivery_id": sent,

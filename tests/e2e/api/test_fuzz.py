@@ -22,6 +22,7 @@ CONFIG = """
 [parameters]
 "path.model" = "{model}"
 "path.deployment_id" = "{deployment_id}"
+"path.deployment" = "{model}"
 
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "3xx", "4xx", 503]  # documented: a model that is being deleted does not answer
@@ -57,4 +58,4 @@ async def test_schemathesis_finds_no_server_error_and_nothing_undocumented(api: 
             await ran.wait()
     report = told.decode(errors="replace")
     assert ran.returncode == 0, report
-    assert "Tested: 24" in report, report
+    assert "Tested: 31" in report, report

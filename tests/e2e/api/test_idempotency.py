@@ -32,8 +32,12 @@ TAKING: dict[str, Body | None] = {
     "/v1/credentials": {"provider": "vendor", "name": "main", "values": {"token": VENDOR_TOKEN}},
     ROTATE: None,
     RESEND: None,
+    "/v2/{deployment}/run": {"input": {"inputs": 1}},
+    "/v2/{deployment}/runsync": {"input": {"inputs": 1}},
 }
 WITHOUT = {
+    "/v2/{deployment}/cancel/{job}",  # cancelling again does nothing again
+    "/v2/{deployment}/purge-queue",
     "/v1/deployments/plan",
     "/v1/models/{model}/infer",
     "/auth/token",
@@ -53,7 +57,7 @@ def is_replay(answer: httpx.Response) -> bool:
 
 def written(api: Api) -> dict[str, int]:
     """Rows that only requests write; the engine goes on writing events."""
-    tables = ("deployments", "api_keys", "provider_credentials", "idempotency_records")
+    tables = ("deployments", "api_keys", "provider_credentials", "idempotency_records", "jobs")
     return {table: count for table, count in api.rows().items() if table in tables}
 
 
@@ -89,9 +93,10 @@ async def test_a_repetition_gets_the_first_answer_and_does_nothing(
     api: Api, subtests: pytest.Subtests
 ) -> None:
     delivery_id = await delivered(api)
+    await api.until(await api.deploy(name="digits"), "ready")
     for template, body in TAKING.items():
         with subtests.test(template):
-            path = template.format(delivery_id=delivery_id)
+            path = template.format(delivery_id=delivery_id, deployment="digits")
             first = await post(api, path, body, f"key-{template}")
             assert first.is_success, first.text
             assert not is_replay(first)
@@ -181,11 +186,13 @@ async def test_another_organization_has_its_own_keys(api: Api) -> None:
 
 async def test_a_malformed_key_is_refused_on_every_route(api: Api, subtests: pytest.Subtests) -> None:
     delivery_id = await delivered(api)
+    await api.until(await api.deploy(name="digits"), "ready")
     before = written(api)
     for template, body in TAKING.items():
         for bad in ("", "two words", "x" * 256, "é".encode("latin-1"), "clé".encode(), b"\xff"):
             with subtests.test(f"{template} {bad!r}"[:60]):
-                answer = await post(api, template.format(delivery_id=delivery_id), body, bad)
+                path = template.format(delivery_id=delivery_id, deployment="digits")
+                answer = await post(api, path, body, bad)
                 assert answer.status_code == 422, answer.text
                 assert answer.headers["content-type"] == "application/problem+json"
                 (error,) = answer.json()["errors"]

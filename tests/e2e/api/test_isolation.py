@@ -40,6 +40,13 @@ class Case:
 # In the order in which they are called: what deletes comes last.
 CASES: dict[tuple[str, str], Case] = {
     ("POST", "/v1/models/{model}/infer"): Case(Stranger.HIDDEN, {"inputs": 1}),
+    ("POST", "/v2/{deployment}/run"): Case(Stranger.HIDDEN, {"input": 1}),
+    ("POST", "/v2/{deployment}/runsync"): Case(Stranger.HIDDEN, {"input": 1}),
+    ("GET", "/v2/{deployment}/status/{job}"): Case(Stranger.HIDDEN),
+    ("GET", "/v2/{deployment}/stream/{job}"): Case(Stranger.HIDDEN),
+    ("POST", "/v2/{deployment}/cancel/{job}"): Case(Stranger.HIDDEN),
+    ("POST", "/v2/{deployment}/purge-queue"): Case(Stranger.HIDDEN),
+    ("GET", "/v2/{deployment}/health"): Case(Stranger.HIDDEN),
     ("GET", "/v1/deployments"): Case(Stranger.EMPTY),
     ("POST", "/v1/deployments/plan"): Case(Stranger.OWN, {"hf_model_id": MODEL}),
     ("GET", "/v1/deployments/{deployment_id}"): Case(Stranger.HIDDEN),
@@ -99,16 +106,20 @@ async def _ours(api: Api) -> Ours:
     await api.service.store.commit([Insert(delivery)])
     stored = (await api.owner.post("/v1/credentials", json={**CREDENTIAL, "name": "our-account"})).json()
     secret = (await api.owner.get("/v1/webhook-secret")).json()["secret"]
+    body = {"input": {"inputs": "our-input"}}
+    job = (await api.owner.post(f"/v2/{deployment_id}/runsync", json=body)).json()
+    assert job["output"]["outputs"] == "our-input"
     ids = {
         "deployment_id": deployment_id,
+        "deployment": deployment_id,
+        "job": job["id"],
         "model": deployment_id,
         "delivery_id": delivery.id,
         "key_id": made["id"],
         "credential_id": stored["id"],
     }
-    return Ours(
-        ids, ("our-deployment", "our-key", "our-account", made["hint"], HOOK, secret, owner.organization_id)
-    )
+    words = ("our-deployment", "our-key", "our-account", "our-input")
+    return Ours(ids, (*words, made["hint"], HOOK, secret, owner.organization_id))
 
 
 async def _call(
@@ -133,6 +144,8 @@ async def test_a_stranger_who_knows_our_ids_gets_nothing(api: Api, subtests: pyt
         "/v1/keys",
         "/v1/credentials",
         "/v1/webhook-secret",
+        f"/v2/{ours.ids['deployment']}/status/{ours.ids['job']}",
+        f"/v2/{ours.ids['deployment']}/health",
     ]
     before = [(await api.owner.get(view)).json() for view in views]
     for (method, template), case in CASES.items():

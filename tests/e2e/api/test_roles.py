@@ -28,7 +28,8 @@ DEPLOYERS = frozenset({Role.OWNER, Role.ADMIN, Role.DEPLOYER})
 READERS = DEPLOYERS | {Role.VIEWER}
 INVOKERS = DEPLOYERS | {Role.INVOKER}
 MANAGERS = frozenset({Role.OWNER, Role.ADMIN})
-OWNED = ("deployments", "api_keys", "provider_credentials")
+OWNED = ("deployments", "api_keys", "provider_credentials", "jobs")
+JOB = {"input": {"inputs": [1]}}
 ANYBODY = None  # needs no credentials at all
 
 
@@ -54,6 +55,13 @@ CASES = (
     Case("GET", "/v1/deployments/{deployment_id}/logs", READERS),
     Case("DELETE", "/v1/deployments/{deployment_id}", DEPLOYERS, 204),
     Case("POST", "/v1/models/{model:path}/infer", INVOKERS, 200, {"inputs": [1, 2, 3]}),
+    Case("POST", "/v2/{deployment}/run", INVOKERS, 200, JOB),
+    Case("POST", "/v2/{deployment}/runsync", INVOKERS, 200, JOB),
+    Case("GET", "/v2/{deployment}/status/{job}", INVOKERS),
+    Case("GET", "/v2/{deployment}/stream/{job}", INVOKERS),
+    Case("POST", "/v2/{deployment}/cancel/{job}", INVOKERS),
+    Case("POST", "/v2/{deployment}/purge-queue", INVOKERS),
+    Case("GET", "/v2/{deployment}/health", INVOKERS),
     Case("GET", "/v1/deployments/{deployment_id}/cost", READERS),
     Case("GET", "/v1/gpus", READERS),
     Case("POST", "/v1/credentials", MANAGERS, 201),
@@ -87,10 +95,14 @@ class World:
     async def fill(self, case: Case) -> str:
         """The case's path with ids of the owner's organization; what is consumed is made anew."""
         path = case.path
-        if "{deployment_id}" in path or "{model:path}" in path:
+        if any(name in path for name in ("{deployment_id}", "{model:path}", "{deployment}")):
             id_ = await self.api.deploy()
             await self.api.until(id_, "ready")
             path = path.replace("{deployment_id}", id_).replace("{model:path}", id_)
+            path = path.replace("{deployment}", id_)
+            if "{job}" in path:
+                made = await self.api.owner.post(f"/v2/{id_}/run", json=JOB)
+                path = path.replace("{job}", made.json()["id"])
         if "{delivery_id}" in path:
             path = path.replace("{delivery_id}", await self._delivery())
         if "{key_id}" in path:
