@@ -313,7 +313,7 @@ def environment(data_dir: Path, *, real_hub: bool) -> dict[str, str]:
 
 
 async def owned(environ: Mapping[str, str]) -> list[str]:
-    """What the installed providers themselves find under our tag. None of them needs credentials here."""
+    """What the installed providers that need no account find under our tag. The demo has no account."""
     from moorage.main import load_providers  # here: the whole service comes with it
     from moorage.settings import Settings
 
@@ -321,7 +321,10 @@ async def owned(environ: Mapping[str, str]) -> list[str]:
     providers = load_providers(settings, environ)
     try:
         return [
-            f"{name} {h.name}" for name, provider in providers.items() async for h in provider.owned(None)
+            f"{name} {h.name}"
+            for name, provider in providers.items()
+            if not provider.credential_fields
+            async for h in provider.owned(None)
         ]
     finally:
         for provider in providers.values():

@@ -95,8 +95,9 @@ class OneDeployment:
 
     def remove(self, tell: Tell, seconds: float = REMOVAL_SECONDS) -> None:
         """Returns when the provider has confirmed that nothing is left."""
-        if self._id is None:
-            self.create()  # the answer was lost, or nobody waited for it: this one tells the id
+        if self._id is None and not self._is_made():
+            self.may_exist = False
+            return
         self._api.ask("DELETE", self.path)
         self._is_going = True
         self._until((DELETED,), tell, seconds)
@@ -115,6 +116,16 @@ class OneDeployment:
             f"{self.name} is left, and costs what it costs. To end it:\n  {curl} -X DELETE {where}/{self.id}"
         )
 
+    def _is_made(self) -> bool:
+        """Of a create whose answer was lost, or that nobody waited for: sent again it tells the id."""
+        try:
+            self.create()
+        except Failed as failed:
+            if failed.was_refused:
+                return False
+            raise
+        return True
+
     def _until(self, ends: tuple[str, ...], tell: Tell, seconds: float) -> str:
         for event in self._api.events(f"{self.path}/events", seconds=seconds):
             tell(event)
@@ -131,8 +142,8 @@ def removed_at_the_end(deployment: OneDeployment, tell: Tell) -> Iterator[None]:
         yield
     finally:
         if deployment.may_exist:
-            say(f"Deleting {deployment.name}.")
             try:
+                say(f"Deleting {deployment.name}.")
                 deployment.remove(tell)
             except BaseException:  # Ctrl-C too
                 say(deployment.left())

@@ -84,7 +84,8 @@ def test_ctrl_c_deletes_it(
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, ""), err
-    assert "Nothing of it is left." in err
+    if words == "loading_model":  # at "create" it may have been too early for anything to delete
+        assert "Nothing of it is left." in err
     assert "Interrupted." in err
     assert "Traceback" not in err
     assert installation.replicas() == []
