@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -68,6 +69,7 @@ class Cloud:
         self.creates = 0
         self.made: Counter[str] = Counter()  # endpoints by name
         self.deletes = 0
+        self.leaving: set[asyncio.Task[None]] = set()  # workers that are being stopped
         self.base = ""
         self.wake: Callable[[], None] = lambda: None
         self.on_delete: Callable[[Endpoint], None] = lambda endpoint: None
@@ -136,8 +138,9 @@ class Cloud:
 
     @property
     def running_workers(self) -> int:
-        """Workers with a machine."""
-        return sum(w.placement is not None for e in self.endpoints.values() for w in e.workers.values())
+        """Workers with a machine, those that are being stopped among them."""
+        placed = sum(w.placement is not None for e in self.endpoints.values() for w in e.workers.values())
+        return placed + len(self.leaving)
 
     def surroundings(self, account: Account) -> Surroundings:
         def own(held: dict[str, tuple[Account, Json]]) -> Callable[[str], Json | None]:

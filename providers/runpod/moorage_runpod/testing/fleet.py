@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -14,7 +15,7 @@ from moorage_runpod.testing.cloud import Cloud, Endpoint
 from moorage_runpod.testing.faults import named
 from moorage_runpod.testing.logs import SYSTEM, Log
 from moorage_runpod.testing.scheduler import Lack, Load, Placement, place, plan
-from moorage_runpod.testing.worker import Worker
+from moorage_runpod.testing.worker import Worker, new_id
 
 RESTART_SECONDS = 0.2  # before a worker that crashed starts again; doubled each time
 LONGEST_RESTART_SECONDS = 5.0
@@ -34,7 +35,6 @@ class Fleet:
         self._runner = runner
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._ending: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         self._cloud.wake = self._woken.set
@@ -50,8 +50,8 @@ class Fleet:
                 await self._task
         for endpoint in self._cloud.endpoints.values():
             self._emptied(endpoint)
-        while self._ending:
-            await asyncio.wait(self._ending)
+        while self._cloud.leaving:
+            await asyncio.wait(self._cloud.leaving)
 
     async def _run(self) -> None:
         while True:
@@ -84,10 +84,16 @@ class Fleet:
     def _begin(self, endpoint: Endpoint, now: float) -> None:
         if self._where(endpoint) is Lack.ABSENT:
             return
+        worker_id = new_id()
         worker = Worker(
-            endpoint.id, endpoint.spec, endpoint.version, now, Log(self._cloud.clock), jobs=lambda: 0
+            id=worker_id,
+            endpoint_id=endpoint.id,
+            spec=endpoint.spec,
+            version=endpoint.version,
+            created_at=now,
+            log=Log(self._cloud.clock),
+            jobs=lambda: len(endpoint.queue.held_by(worker_id)),
         )
-        worker.jobs = lambda: len(endpoint.queue.held_by(worker.id))
         endpoint.workers[worker.id] = worker
         endpoint.releases[0]["workerCount"] += 1
         endpoint.changes.tell()
@@ -97,6 +103,7 @@ class Fleet:
         if isinstance(where, Placement):
             worker.placement = where
             worker.task = asyncio.create_task(self._live(endpoint, worker), name=f"worker-{worker.id}")
+            worker.task.add_done_callback(self._ended)
             endpoint.changes.tell()
 
     def _where(self, endpoint: Endpoint) -> Placement | Lack:
@@ -158,10 +165,16 @@ class Fleet:
     def _end(self, endpoint: Endpoint, worker: Worker) -> None:
         self._forget(endpoint, worker)
         endpoint.queue.worker_lost(worker.id, self._cloud.clock())
-        if worker.task is not None:
+        if worker.task is not None and not worker.task.done():
             worker.task.cancel()
-            self._ending.add(worker.task)
-            worker.task.add_done_callback(self._ending.discard)
+            self._cloud.leaving.add(worker.task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._cloud.leaving.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            told = "".join(traceback.format_exception(error))
+            self._cloud.records.broken_answers.append(f"{task.get_name()} failed: {told}")
+        self._cloud.changed()
 
     def _forget(self, endpoint: Endpoint, worker: Worker) -> None:
         endpoint.workers.pop(worker.id, None)

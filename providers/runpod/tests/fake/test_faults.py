@@ -8,7 +8,7 @@ import time
 import httpx
 import pytest
 
-from moorage_runpod.testing import FakeRunPod, Kind, drift
+from moorage_runpod.testing import KEY, FakeRunPod, Kind, drift
 from moorage_runpod.testing.faults import Faults
 
 from .asking import CREATE, create, statuses, until_statuses, workers
@@ -204,3 +204,17 @@ def test_faults_from_json() -> None:
         faults.update({"routes": [{"route": "*", "kind": "explode"}]})
     faults.clear()
     assert faults == Faults()
+
+
+async def test_a_worker_that_the_fake_itself_fails_is_not_silent() -> None:
+    async def misuse() -> None:
+        async with FakeRunPod() as fake:
+            fake.simulated.load_seconds = "soon"  # type: ignore[assignment]  # on purpose
+            headers = {"Authorization": f"Bearer {KEY}"}
+            async with httpx.AsyncClient(base_url=fake.api_url, headers=headers) as client:
+                await create(client, **ON_ONE)
+            async with asyncio.timeout(10):
+                await fake.endpoints[0].changes.until(lambda: fake.cloud.records.broken_answers or None)
+
+    with pytest.raises(AssertionError, match=r"worker-\w+ failed: (.|\n)*TypeError"):
+        await misuse()
