@@ -310,7 +310,7 @@ async def running(
                     uuid4,
                     signals,
                     public_url,
-                    jobs.wake,
+                    jobs.queued,
                     lambda job: service.job_over(job),
                 )
             ),

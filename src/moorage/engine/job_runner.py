@@ -20,7 +20,7 @@ from itertools import islice
 
 import structlog
 
-from moorage.domain.job import let_go, share_places
+from moorage.domain.job import Job, let_go, share_places
 from moorage.domain.retry import Backoff
 from moorage.engine.job_attempt import Hold, JobAttempt, Replicas
 from moorage.errors import MoorageError
@@ -74,9 +74,10 @@ class JobRunner:
 
     # -- what happens outside ---------------------------------------------------------------------------
 
-    def wake(self, deployment_id: str) -> None:
-        """Its queue has a new job."""
-        self._queues.setdefault(deployment_id)
+    def queued(self, job: Job) -> None:
+        """A new job was stored."""
+        self._queues.setdefault(job.deployment_id)
+        self._expect(job.expires_at)
         self._woken.set()
 
     def opened(self, deployment_id: str) -> None:
@@ -116,6 +117,7 @@ class JobRunner:
                         pause = self._limits.store_failures.delay(failures)
                         log.warning("jobs.store_failed", error=str(error), retry_in=pause)
                     await wait_for(self._woken, pause)
+                    self._look |= not self._woken.is_set()
             finally:
                 await self._let_go()
 
@@ -133,6 +135,11 @@ class JobRunner:
             self._interrupt_all(held.keys() - await self._store.jobs_held(held))
         while wanted := self._wanted():
             await self._claim(wanted)
+
+    def _expect(self, moment: datetime | None) -> None:
+        """Then something is to be done: sooner, perhaps, than what is slept for."""
+        if moment is not None and (self._next is None or moment < self._next):
+            self._next = moment
 
     def _pause(self) -> float:
         if self._next is None:
@@ -172,9 +179,7 @@ class JobRunner:
         def done(_: asyncio.Task[None]) -> None:
             if self._held.get(id_) is entry:
                 del self._held[id_]
-            due_at = hold.job.due_at  # of a job put off: sooner, perhaps, than what is slept for
-            if due_at is not None and (self._next is None or due_at < self._next):
-                self._next = max(due_at, self._clock.now())
+            self._expect(hold.job.due_at)  # when it was put off
             self._woken.set()
 
         task.add_done_callback(done)

@@ -84,7 +84,7 @@ class JobSurroundings:
     new_uuid: Callable[[], UUID]
     signals: Signals
     public_url: str
-    on_queued: Callable[[str], None]  # a deployment's id: wakes the runner
+    on_queued: Callable[[Job], None]  # a new one: wakes the runner
     on_over: Callable[[Job], None]  # a job that was cancelled: its run is interrupted, its webhook sent
 
 
@@ -188,8 +188,10 @@ class Jobs:
         self, deployment: Deployment, request: NewJob, key: str | None, fingerprint: str, *, sync: bool
     ) -> Answer:
         out = self._out
+        job: Job | None = None
 
         async def make() -> tuple[Sequence[Write], int, bytes]:
+            nonlocal job
             text = await self._checked(deployment, request)
             id_ = job_id(out.new_uuid(), sync=sync)
             job = new_job(id_, deployment, request, len(text), out.clock.now(), sync=sync)
@@ -198,8 +200,8 @@ class Jobs:
 
         organization_id = deployment.organization_id
         answer = await once(out.store, out.box, out.clock, organization_id, key, fingerprint, make)
-        if not answer.replayed:
-            out.on_queued(deployment.id)
+        if job is not None and not answer.replayed:
+            out.on_queued(job)
         return answer
 
     async def _checked(self, deployment: Deployment, request: NewJob) -> str:
