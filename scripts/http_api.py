@@ -282,8 +282,10 @@ def run(main: Callable[[], int]) -> NoReturn:
             signal.signal(number, _interrupt)
     try:
         code = int(main())
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is short
         sys.stdout.flush()
     except (Failed, KeyboardInterrupt) as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         for told in dict.fromkeys(str(e) or "Interrupted." for e in _chain(error)):
             say(told)
         code = error.code if isinstance(error, Failed) else Exit.INTERRUPTED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -66,10 +67,11 @@ class Script:
 
 @dataclass(frozen=True)
 class RunPodProcess:
-    """A fake RunPod of its own; `key` is of its only account."""
+    """A fake RunPod with an account that only this test uses. `before` requests came of earlier tests."""
 
     api_url: str
     key: str
+    before: int
     http: httpx.Client
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
@@ -96,7 +98,8 @@ class RunPodProcess:
         return {e["name"] for e in self.ask("GET", "/v2/serverless")["endpoints"]}
 
     def requests(self, method: str) -> list[dict[str, Any]]:
-        return [r for r in self.ask("GET", "/_fake/requests")["requests"] if r["method"] == method]
+        told = self.ask("GET", "/_fake/requests")["requests"][self.before :]
+        return [r for r in told if r["method"] == method]
 
     def until_asked(self, method: str) -> None:
         ends = time.monotonic() + 20
@@ -144,16 +147,25 @@ class Harbour:
     service: Service
 
 
-@pytest.fixture
-def runpod(tmp_path: Path) -> Iterator[RunPodProcess]:
-    """Whatever a test sent it is held to RunPod's OpenAPI document."""
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a fake RunPod. Whatever the tests send it is held to RunPod's OpenAPI document."""
     command = [sys.executable, "-m", "moorage_runpod.testing"]
-    with started(command, own_environ(), tmp_path / "runpod.log") as told:
-        headers = {"authorization": f"Bearer {told['key']}"}
-        with httpx.Client(headers=headers, trust_env=False, timeout=20) as http:
-            yield RunPodProcess(told["api_url"], told["key"], http)
-            state = http.get(told["control_url"] + "/state").json()
-            assert (state["invalid_requests"], state["broken_answers"]) == ([], [])
+    with started(command, own_environ(), tmp_path_factory.mktemp("runpod") / "log") as told:
+        yield told["api_url"]
+        state = httpx.get(told["control_url"] + "/state", trust_env=False).json()
+        assert (state["invalid_requests"], state["broken_answers"]) == ([], [])
+
+
+@pytest.fixture
+def runpod(cloud: str) -> Iterator[RunPodProcess]:
+    key = f"rpa_{secrets.token_hex(20)}"
+    with httpx.Client(headers={"authorization": f"Bearer {key}"}, trust_env=False, timeout=20) as http:
+        before = len(http.get(f"{cloud}/_fake/requests").json()["requests"])
+        found = RunPodProcess(cloud, key, before, http)
+        found.ask("POST", "/_fake/accounts", {"name": f"account of {key}", "key": key})
+        yield found
+        found.ask("DELETE", "/_fake/faults")
 
 
 @pytest.fixture
