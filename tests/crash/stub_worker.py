@@ -1,11 +1,13 @@
 """The quickest worker there is, which also proves that it is alone: it holds a lock that a second worker of
-the same deployment would find taken."""
+the same deployment would find taken. With `--slow STARTED FINISH` a request to `/infer` makes the first file,
+and is answered once the second is there."""
 
 import fcntl
 import os
 import pathlib
 import socket
 import sys
+import time
 
 
 def main() -> None:
@@ -23,11 +25,18 @@ def main() -> None:
         with connection:
             connection.settimeout(2)
             try:
-                connection.recv(65536)
+                if b"/infer" in connection.recv(65536) and "--slow" in sys.argv:
+                    wait(*sys.argv[sys.argv.index("--slow") + 1 :][:2])
                 head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(answer)}\r\nconnection: close\r\n\r\n"
                 connection.sendall((head + answer).encode())
             except OSError:
                 continue
+
+
+def wait(started: str, finish: str) -> None:
+    pathlib.Path(started).touch()
+    while not pathlib.Path(finish).exists():
+        time.sleep(0.01)
 
 
 main()
