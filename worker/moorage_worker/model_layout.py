@@ -11,12 +11,30 @@ from pathlib import PurePosixPath
 
 from moorage_worker.errors import LoadFailed
 from moorage_worker.json_types import JsonObject
+from moorage_worker.weight_files import one_set, read_weight_file
 
 TEXT_CLASSIFICATION = "text-classification"
 FEATURE_EXTRACTION = "feature-extraction"
 IMAGE_CLASSIFICATION = "image-classification"
+TEXT_GENERATION = "text-generation"
+SPEECH_RECOGNITION = "automatic-speech-recognition"
+TEXT_TO_IMAGE = "text-to-image"
+IMAGE_TO_IMAGE = "image-to-image"
+TEXT_TO_VIDEO = "text-to-video"
 TENSORS = "tensors"
-TASKS = (TEXT_CLASSIFICATION, FEATURE_EXTRACTION, IMAGE_CLASSIFICATION, TENSORS)
+TASKS = (
+    TEXT_CLASSIFICATION,
+    FEATURE_EXTRACTION,
+    IMAGE_CLASSIFICATION,
+    TEXT_GENERATION,
+    SPEECH_RECOGNITION,
+    TEXT_TO_IMAGE,
+    IMAGE_TO_IMAGE,
+    TEXT_TO_VIDEO,
+    TENSORS,
+)
+
+PIPELINE_INDEX = "model_index.json"
 
 # In the order of preference: exporters write the first, older repositories carry the second.
 GRAPHS = ("onnx/model.onnx", "model.onnx")
@@ -37,12 +55,36 @@ _TOKENIZER_FILES = frozenset(
 )
 _COMMON_FILES = frozenset(
     {
+        "chat_template.jinja",
+        "chat_template.json",
         "config.json",
         "config_sentence_transformers.json",
+        "generation_config.json",
+        "model_index.json",
         "modules.json",
+        "normalizer.json",
         "preprocessor_config.json",
+        "processor_config.json",
         "sentence_bert_config.json",
     }
+)
+_COMPONENT_FILES = _TOKENIZER_FILES | {
+    "chat_template.jinja",
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "scheduler_config.json",
+}
+# What the last word of an architecture's name says. The first that fits.
+_TASKS_BY_HEAD = (
+    ("ForSequenceClassification", TEXT_CLASSIFICATION),
+    ("ForImageClassification", IMAGE_CLASSIFICATION),
+    ("ForCausalLM", TEXT_GENERATION),
+    ("LMHeadModel", TEXT_GENERATION),
+    ("ForCTC", SPEECH_RECOGNITION),
+    ("ForSpeechSeq2Seq", SPEECH_RECOGNITION),
+    ("WhisperForConditionalGeneration", SPEECH_RECOGNITION),
 )
 _FOREIGN_FOLDERS = frozenset({"onnx", "openvino", "coreml", "tflite", "flax", "tf"})
 
@@ -61,8 +103,9 @@ def choose_engine(files: Collection[str], asked: str | None, available: Mapping[
     wanted = asked or _natural_engine(files)
     if wanted is None:
         raise LoadFailed(
-            "no engine can serve this model: it has neither onnx/model.onnx nor model.onnx, "
-            "and no modules.json of a sentence-transformers model"
+            "no engine can serve this model: it has neither onnx/model.onnx nor model.onnx, no modules.json "
+            "of a sentence-transformers model, no model_index.json of a diffusers pipeline, and no "
+            "config.json with weights beside it"
         )
     if wanted == "onnx" and graph_of(files) is None:
         raise LoadFailed("engine onnx needs onnx/model.onnx or model.onnx in the model, and there is neither")
@@ -73,16 +116,47 @@ def choose_engine(files: Collection[str], asked: str | None, available: Mapping[
 
 
 def _natural_engine(files: Collection[str]) -> str | None:
+    if PIPELINE_INDEX in files:
+        return "diffusers"
     if graph_of(files) is not None:
         return "onnx"
-    return "sentence-transformers" if "modules.json" in files else None
+    if "modules.json" in files:
+        return "sentence-transformers"
+    return "transformers" if "config.json" in files and _root_weights(files, None) else None
 
 
-def files_needed(engine: str, files: Collection[str]) -> list[str]:
-    """The files of a repository that an engine reads, sorted; each set of weights once."""
+def files_needed(engine: str, files: Collection[str], variant: str | None = None) -> list[str]:
+    """The files of a repository that an engine reads, sorted; of the sets of weights only one."""
+    if engine == "diffusers":
+        return sorted(_pipeline_files(files, variant))
     small = {name for name in files if _is_small_file(name)}
-    weights = _onnx_weights(files) if engine == "onnx" else _torch_weights(files)
-    return sorted(small | weights)
+    if engine == "onnx":
+        return sorted(small | _onnx_weights(files))
+    if engine == "transformers":
+        return sorted(small | _root_weights(files, variant))
+    return sorted(small | one_set([name for name in files if _at_home(name)], variant))
+
+
+def _pipeline_files(files: Collection[str], variant: str | None) -> set[str]:
+    # Each component has a folder. Weights at the root are the whole pipeline again, for other programs.
+    inside = [name for name in files if len(PurePosixPath(name).parts) == 2 and _at_home(name)]
+    small = {name for name in inside if PurePosixPath(name).name in _COMPONENT_FILES}
+    return {PIPELINE_INDEX} & set(files) | small | one_set(inside, variant)
+
+
+def missing_components(index: JsonObject, files: Collection[str]) -> list[str]:
+    """The components that `model_index.json` names and whose files are not all there, sorted.
+
+    A component with a `config.json` is a model, and has weights.
+    """
+    folders = {str(PurePosixPath(name).parent) for name in files}
+    weighty = {file.folder for file in map(read_weight_file, files) if file is not None}
+    named = [name for name, value in index.items() if isinstance(value, list) and value and value[0]]
+    return sorted(
+        name
+        for name in named
+        if name not in folders or (f"{name}/config.json" in files and name not in weighty)
+    )
 
 
 def _is_small_file(name: str) -> bool:
@@ -91,6 +165,14 @@ def _is_small_file(name: str) -> bool:
         return name in _COMMON_FILES or name in _TOKENIZER_FILES
     # A sentence-transformers module keeps its settings in a numbered folder (1_Pooling/config.json).
     return len(path.parts) == 2 and path.name == "config.json" and path.parts[0][:1].isdecimal()
+
+
+def _at_home(name: str) -> bool:
+    return PurePosixPath(name).parts[0] not in _FOREIGN_FOLDERS
+
+
+def _root_weights(files: Collection[str], variant: str | None) -> set[str]:
+    return one_set([name for name in files if "/" not in name], variant)
 
 
 def _onnx_weights(files: Collection[str]) -> set[str]:
@@ -102,32 +184,13 @@ def _onnx_weights(files: Collection[str]) -> set[str]:
     return {graph} | {name for name in files if name.startswith(beside)}
 
 
-def _torch_weights(files: Collection[str]) -> set[str]:
-    def at_home(name: str) -> bool:
-        return PurePosixPath(name).parts[0] not in _FOREIGN_FOLDERS
-
-    safe = {
-        name for name in files if name.endswith((".safetensors", ".safetensors.index.json")) and at_home(name)
-    }
-    folders_with_safe = {str(PurePosixPath(name).parent) for name in safe}
-    pickled = {
-        name
-        for name in files
-        if PurePosixPath(name).name.startswith("pytorch_model")
-        and at_home(name)
-        and str(PurePosixPath(name).parent) not in folders_with_safe
-    }
-    return safe | pickled
-
-
 def detect_task(config: JsonObject | None, files: Collection[str]) -> str:
     """The task of a model, from its `config.json` and the files it has."""
     architectures = config.get("architectures") if config else None
     for name in architectures if isinstance(architectures, list) else []:
-        if isinstance(name, str) and name.endswith("ForSequenceClassification"):
-            return TEXT_CLASSIFICATION
-        if isinstance(name, str) and name.endswith("ForImageClassification"):
-            return IMAGE_CLASSIFICATION
+        for ending, task in _TASKS_BY_HEAD:
+            if isinstance(name, str) and name.endswith(ending):
+                return task
     if "modules.json" in files or "1_Pooling/config.json" in files:
         return FEATURE_EXTRACTION
     return TENSORS

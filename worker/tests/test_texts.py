@@ -171,5 +171,5 @@ def test_what_the_engine_does_not_do_is_refused_at_load(
 
 def test_labels_that_do_not_match_the_graph_are_refused_at_load(tmp_path: Path) -> None:
     model = tiny_models.text_classifier(tmp_path, id2label={"0": "no", "1": "yes"})
-    with pytest.raises(LoadFailed, match="names 2 labels in id2label, the graph has 3 outputs"):
+    with pytest.raises(LoadFailed, match="names 2 labels in id2label, the model has 3 outputs"):
         load_model(parse_settings(["--model", str(model)], {}), Readiness())

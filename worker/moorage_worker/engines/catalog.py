@@ -48,10 +48,28 @@ def _sentence_transformers_loader() -> Loader:
     return load
 
 
+def _diffusers_loader() -> Loader:
+    from moorage_worker.engines.diffusers.loader import load
+
+    return load
+
+
+def _transformers_loader() -> Loader:
+    from moorage_worker.engines.transformers.loader import load
+
+    return load
+
+
 ENGINES = {
     "onnx": EngineKind(("numpy", "onnxruntime", "tokenizers", "PIL"), "onnx", _onnx_loader),
     "sentence-transformers": EngineKind(
         ("torch", "sentence_transformers"), "sentence-transformers", _sentence_transformers_loader
+    ),
+    "transformers": EngineKind(
+        ("torch", "transformers", "accelerate", "scipy"), "transformers", _transformers_loader
+    ),
+    "diffusers": EngineKind(
+        ("torch", "diffusers", "transformers", "accelerate", "PIL", "av"), "diffusers", _diffusers_loader
     ),
 }
 

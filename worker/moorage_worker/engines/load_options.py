@@ -18,7 +18,7 @@ class LoadOptions:
     """The task (None: find out), and how many threads the engine may use.
 
     `dtype`, one of DTYPES, is what the weights are computed in; None: the engine decides by device.
-    `variant` is the set of weight files to read (`fp16`: `model.fp16.safetensors`); None: that without a name.
+    `variant` is the set of weight files to read (`fp16`: `model.fp16.safetensors`); None: the unnamed.
     `progress` is told how much of the model is loaded, from 0 to 1, from the loading thread.
     """
 

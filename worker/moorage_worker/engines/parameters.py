@@ -49,3 +49,11 @@ class Parameters:
         if not isinstance(value, str) or value not in choices:
             raise BadInput(f"parameters.{name}", "choice", f"must be one of {', '.join(choices)}")
         return value
+
+    def text(self, name: str, longest: int) -> str | None:
+        value = self._given.get(name)
+        if value is not None and not isinstance(value, str):
+            raise BadInput(f"parameters.{name}", "type", f"must be a string, got {kind(value)}")
+        if value is not None and len(value) > longest:
+            raise BadInput(f"parameters.{name}", "size", f"must have at most {longest} characters")
+        return value

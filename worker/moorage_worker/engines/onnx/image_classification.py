@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 
 from moorage_worker.engines.base import QUIET, Array, Run, TensorSpec
+from moorage_worker.engines.labels import CLASSIFIER_PARAMETERS, natural_function, ranked, read_labels
 from moorage_worker.engines.onnx.graph import Graph
 from moorage_worker.engines.onnx.graph_engine import GraphEngine, logits_output
 from moorage_worker.engines.onnx.image_preprocessing import read_preprocessing
 from moorage_worker.engines.onnx.images import as_base64_png, mode_for, parse_images
-from moorage_worker.engines.onnx.labels import CLASSIFIER_PARAMETERS, natural_function, ranked, read_labels
 from moorage_worker.engines.parameters import Parameters
 from moorage_worker.errors import BadInput, LoadFailed
 from moorage_worker.json_types import Json, JsonObject

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from moorage_worker.engines.image_files import decode_image
 from moorage_worker.errors import BadInput
 from moorage_worker.json_types import Json, kind
 from moorage_worker.tensor_codec import array_from_json
 
 MAX_IMAGES = 64
-MAX_PIXELS = 40_000_000
-_FORMATS = ("PNG", "JPEG")
 _GRAY = "L"
 _CHANNELS = (1, 3)
 
@@ -62,29 +60,10 @@ def _parse_image(value: Json, field: str, mode: str) -> Image.Image:
             raise BadInput(f"{field}.image", "required", "is missing")
         value, field = value["image"], f"{field}.image"
     if isinstance(value, str):
-        return _decode(value, field).convert(mode)
+        return decode_image(value, field).convert(mode)
     if isinstance(value, list):
         return _from_pixels(value, field).convert(mode)
     raise BadInput(field, "type", f"must be a base64 string or a list of pixels, got {kind(value)}")
-
-
-def _decode(text: str, field: str) -> Image.Image:
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise BadInput(field, "encoding", "must be a base64 string of a PNG or JPEG file") from error
-    try:
-        # Opening reads the header only, so the size is known before any pixel is decoded.
-        image = Image.open(io.BytesIO(raw), formats=_FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise BadInput(
-                field, "size", f"must have at most {MAX_PIXELS} pixels, got {image.width}x{image.height}"
-            )
-        return ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadInput(field, "format", "must be the base64 of a whole PNG or JPEG file") from error
 
 
 def _from_pixels(value: list[Json], field: str) -> Image.Image:

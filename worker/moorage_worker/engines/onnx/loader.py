@@ -14,6 +14,7 @@ from moorage_worker.model_folder import ModelFolder
 from moorage_worker.model_layout import (
     FEATURE_EXTRACTION,
     IMAGE_CLASSIFICATION,
+    TENSORS,
     TEXT_CLASSIFICATION,
     detect_task,
     graph_of,
@@ -35,4 +36,6 @@ def load(folder: ModelFolder, options: LoadOptions) -> Engine:
         return Embedder(folder, config, graph)
     if task == IMAGE_CLASSIFICATION:
         return ImageClassifier(folder, config, graph)
+    if options.task not in (None, TENSORS):
+        raise LoadFailed(f"engine onnx does not serve {options.task}; serve this model with task {TENSORS}")
     return TensorRunner(graph)

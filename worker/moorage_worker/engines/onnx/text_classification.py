@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from moorage_worker.engines.base import QUIET, Run
+from moorage_worker.engines.labels import CLASSIFIER_PARAMETERS, natural_function, ranked, read_labels
 from moorage_worker.engines.onnx.graph import Graph
 from moorage_worker.engines.onnx.graph_engine import GraphEngine, logits_output
-from moorage_worker.engines.onnx.labels import CLASSIFIER_PARAMETERS, natural_function, ranked, read_labels
 from moorage_worker.engines.onnx.tokenization import load_tokenizer
 from moorage_worker.engines.parameters import Parameters
 from moorage_worker.engines.text_inputs import parse_texts

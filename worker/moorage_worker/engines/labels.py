@@ -24,7 +24,7 @@ def read_labels(config: JsonObject, count: int) -> list[str]:
     if not isinstance(named, dict) or not named:
         return [f"LABEL_{i}" for i in range(count)]
     if set(named) != {str(i) for i in range(count)}:
-        raise LoadFailed(f"config.json names {len(named)} labels in id2label, the graph has {count} outputs")
+        raise LoadFailed(f"config.json names {len(named)} labels in id2label, the model has {count} outputs")
     return [str(named[str(i)]) for i in range(count)]
 
 
