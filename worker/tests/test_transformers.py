@@ -135,6 +135,12 @@ def test_generation_is_greedy_at_zero_and_counts_its_tokens(generator: Engine) -
     }
 
 
+def test_without_a_wish_as_much_is_written_as_fits(generator: Engine) -> None:
+    for prompt in ("cat " * 63, "cat " * 60):
+        answer: Any = generator.infer(prompt, {"temperature": 0})
+        assert 0 < answer["usage"]["completion_tokens"] <= 64 - len(prompt.split())
+
+
 def test_a_seed_decides_what_is_sampled(generator: Engine) -> None:
     def texts(**parameters: Any) -> list[str]:
         asked = {"max_new_tokens": 12, "temperature": 3.0, **parameters}
@@ -206,6 +212,7 @@ def test_progress_counts_tokens_and_a_cancelled_generation_stops(generator: Engi
     [
         ("cat", {"max_new_tokens": 0}, "parameters.max_new_tokens", "range"),
         ("cat", {"max_new_tokens": 64}, "inputs", "length"),
+        ("cat " * 64, {}, "inputs", "length"),
         ("cat", {"temperature": -1}, "parameters.temperature", "range"),
         ("cat", {"top_p": 0}, "parameters.top_p", "range"),
         ("cat", {"stop": 4}, "parameters.stop", "type"),

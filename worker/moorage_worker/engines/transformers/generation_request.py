@@ -24,9 +24,12 @@ Prompt: TypeAlias = "str | Chat"
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """None: as the model's generation_config.json says. `temperature` 0: always the likeliest token."""
+    """None: as the model's generation_config.json says. `temperature` 0: always the likeliest token.
 
-    max_new_tokens: int
+    `max_new_tokens` None: DEFAULT_NEW_TOKENS, or what is left of the model's window when that is less.
+    """
+
+    max_new_tokens: int | None
     temperature: float | None
     top_p: float | None
     top_k: int | None
@@ -62,7 +65,7 @@ def _read_sampling(parameters: JsonObject) -> Sampling:
     if top_p == 0:
         raise BadInput("parameters.top_p", "range", "must be greater than 0")
     return Sampling(
-        asked.whole("max_new_tokens", 1, MAX_NEW_TOKENS) or DEFAULT_NEW_TOKENS,
+        asked.whole("max_new_tokens", 1, MAX_NEW_TOKENS),
         asked.number("temperature", 0.0, 10.0),
         top_p,
         asked.whole("top_k", 1, 1_000_000),
@@ -111,3 +114,15 @@ def cut_at_stop(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
     """The text before the first stop string in it, and whether there was one."""
     places = [place for stop in stops if (place := text.find(stop)) >= 0]
     return (text[: min(places)], True) if places else (text, False)
+
+
+def tokens_to_make(asked: int | None, prompt_tokens: int, window: int | None, field: str) -> int:
+    """How many tokens to make at most after a prompt, in a model that sees `window` of them at once.
+
+    Raises BadInput naming `field` when prompt and answer do not fit.
+    """
+    left = window - prompt_tokens if window is not None else MAX_NEW_TOKENS
+    if left < (asked or 1):
+        wish = "" if asked is None else f" and max_new_tokens {asked}"
+        raise BadInput(field, "length", f"{prompt_tokens} tokens{wish} do not fit the model's {window}")
+    return min(DEFAULT_NEW_TOKENS, left) if asked is None else asked

@@ -13,7 +13,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, 
 
 from moorage_worker.engines.base import QUIET, Engine, Run
 from moorage_worker.engines.no_tensors import NoTensors
-from moorage_worker.engines.transformers.generation_request import Prompt, Sampling, cut_at_stop, read_request
+from moorage_worker.engines.transformers.generation_request import (
+    Prompt,
+    Sampling,
+    cut_at_stop,
+    read_request,
+    tokens_to_make,
+)
 from moorage_worker.engines.transformers.pretrained import Pretrained
 from moorage_worker.errors import BadInput, Cancelled, cause_line
 from moorage_worker.json_types import Json, JsonObject
@@ -24,11 +30,12 @@ _SPARE_TOKENS = 8
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One prompt of a request: `number` of `count`, from 0."""
+    """One prompt of a request: `number` of `count`, from 0; its tokens, and how many to make at most."""
 
     number: int
     count: int
     prompt_tokens: int
+    most: int
 
 
 class _Watch(StoppingCriteria):  # type: ignore[misc]  # transformers is not typed
@@ -39,7 +46,7 @@ class _Watch(StoppingCriteria):  # type: ignore[misc]  # transformers is not typ
 
     def __init__(self, run: Run, part: Part, sampling: Sampling, tokenizer: Any) -> None:
         self._run, self._part = run, part
-        self._most, self._stops, self._tokenizer = sampling.max_new_tokens, sampling.stop, tokenizer
+        self._most, self._stops, self._tokenizer = part.most, sampling.stop, tokenizer
         # A token is at least one character, but for a few that are half a one or none.
         self._tail = 2 * max(map(len, self._stops), default=0) + _SPARE_TOKENS
 
@@ -83,10 +90,9 @@ class TextGenerator(NoTensors):
             for i, prompt in enumerate(request.prompts):
                 field = "inputs" if request.single else f"inputs[{i}]"
                 encoded = self._encode(prompt, field)
-                self._check_window(encoded["input_ids"].shape[1], request.sampling, field)
+                part = self._part(encoded, request.sampling.max_new_tokens, i, count, field)
                 if run.cancelled:
                     raise Cancelled
-                part = Part(i, count, encoded["input_ids"].shape[1])
                 answers.append(self._generate(encoded, request.sampling, run, part))
         run.progress(1.0, "done")
         return answers[0] if request.single else answers
@@ -107,16 +113,11 @@ class TextGenerator(NoTensors):
                 f"the model's chat template refuses them: {cause_line(error)}",
             ) from error
 
-    def _check_window(self, tokens: int, sampling: Sampling, field: str) -> None:
+    def _part(self, encoded: Any, asked: int | None, number: int, count: int, field: str) -> Part:
+        tokens = encoded["input_ids"].shape[1]
         if tokens == 0:
             raise BadInput(field, "empty", "has no token that the model knows")
-        if self._window is not None and tokens + sampling.max_new_tokens > self._window:
-            raise BadInput(
-                field,
-                "length",
-                f"{tokens} tokens and max_new_tokens {sampling.max_new_tokens} are more than the model's "
-                f"{self._window}",
-            )
+        return Part(number, count, tokens, tokens_to_make(asked, tokens, self._window, field))
 
     def _generate(self, encoded: Any, sampling: Sampling, run: Run, part: Part) -> Json:
         watch = _Watch(run, part, sampling, self._tokenizer)
@@ -126,7 +127,7 @@ class TextGenerator(NoTensors):
             torch.manual_seed(seed)
             [sequence] = self._model.generate(
                 **encoded.to(self._model.device),
-                **self._arguments(sampling),
+                **self._arguments(sampling, part.most),
                 stopping_criteria=StoppingCriteriaList([watch]),
             )
         if run.cancelled:
@@ -144,9 +145,9 @@ class TextGenerator(NoTensors):
             },
         }
 
-    def _arguments(self, sampling: Sampling) -> dict[str, Any]:
+    def _arguments(self, sampling: Sampling, most: int) -> dict[str, Any]:
         arguments: dict[str, Any] = {
-            "max_new_tokens": sampling.max_new_tokens,
+            "max_new_tokens": most,
             "pad_token_id": self._pad_token(),
         }
         if sampling.temperature == 0:
