@@ -9,6 +9,7 @@ import asyncio
 import os
 import sys
 
+from moorage_worker.job_process import serve_jobs
 from moorage_worker.logs import configure_logging
 from moorage_worker.process import end_process, serve
 from moorage_worker.settings import parse_settings
@@ -28,7 +29,7 @@ def main() -> None:
     for name, value in _LIBRARY_SWITCHES.items():
         os.environ.setdefault(name, value)
     configure_logging()
-    end_process(asyncio.run(serve(settings)))
+    end_process(serve_jobs(settings) if settings.face == "jobs" else asyncio.run(serve(settings)))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,10 @@ def load_model(settings: WorkerSettings, readiness: Readiness, progress: Progres
     readiness.stage = Stage.DOWNLOADING
     local = fetch(settings, progress)
     readiness.stage = Stage.LOADING
-    engine = load_engine(local.engine, local.folder, LoadOptions(settings.task, settings.threads))
+    options = LoadOptions(
+        settings.task, settings.threads, settings.dtype, settings.variant, progress=readiness.progress
+    )
+    engine = load_engine(local.engine, local.folder, options)
     readiness.stage = Stage.WARMING
     try:
         engine.warm_up()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,11 +30,29 @@ class LoadedModel:
 
 
 class Readiness:
-    """Written by the loading thread, read by the event loop; each write is one assignment."""
+    """Written by the loading thread, read by the event loop; each write is one assignment.
 
-    def __init__(self) -> None:
-        self.stage = Stage.DOWNLOADING
+    `on_loading` hears of each stage and of the per cent in it, in the loading thread."""
+
+    def __init__(self, on_loading: Callable[[Stage, float | None], None] | None = None) -> None:
+        self._stage = Stage.DOWNLOADING
+        self._on_loading = on_loading
         self.model: LoadedModel | None = None
+
+    @property
+    def stage(self) -> Stage:
+        return self._stage
+
+    @stage.setter
+    def stage(self, stage: Stage) -> None:
+        self._stage = stage
+        if self._on_loading is not None:
+            self._on_loading(stage, None)
+
+    def progress(self, done: float, total: float = 1.0) -> None:
+        """How far the present stage is."""
+        if self._on_loading is not None and total > 0:
+            self._on_loading(self._stage, round(100 * min(1.0, done / total), 1))
 
     def require(self) -> LoadedModel:
         """The loaded model. Raises NotReady with the stage."""

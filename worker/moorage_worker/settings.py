@@ -15,7 +15,21 @@ from moorage_worker.cache.errors import CacheSettingsError
 from moorage_worker.cache.settings import CacheSettings
 from moorage_worker.engines.catalog import ENGINES
 from moorage_worker.model_layout import TASKS
+from moorage_worker.state_reports import ReportSettings
 
+# What a provider sets, and the flag that it stands for. PORT and PORT_HEALTH are RunPod's own.
+_VARIABLES = {
+    "MOORAGE_WORKER_MODEL": "--model",
+    "MOORAGE_WORKER_MODEL_ID": "--model-id",
+    "MOORAGE_WORKER_REVISION": "--revision",
+    "MOORAGE_WORKER_ENGINE": "--engine",
+    "MOORAGE_WORKER_TASK": "--task",
+    "MOORAGE_WORKER_FACE": "--face",
+    "MOORAGE_WORKER_DTYPE": "--dtype",
+    "MOORAGE_WORKER_VARIANT": "--variant",
+    "PORT": "--port",
+    "PORT_HEALTH": "--health-port",
+}
 THREADS_VARIABLE = "MOORAGE_WORKER_THREADS"
 MAX_DEFAULT_THREADS = 8
 MAX_THREADS = 256
@@ -40,12 +54,18 @@ class WorkerSettings:
     max_waiting: int
     hub_patience: float
     cache: CacheSettings = CacheSettings()
+    face: str = "http"  # or "jobs"
+    dtype: str | None = None
+    variant: str | None = None
+    health_port: int | None = None  # of a load balancer's own; None: the same as `port`
+    health_path: str = "/ping"
+    reports: ReportSettings | None = None
 
 
 def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> WorkerSettings:
     """Read the command line. Exits with code 2 and a usage line on a mistake, as argparse does."""
     parser = _parser(_default_threads(environ))
-    args = parser.parse_args(argv)
+    args = parser.parse_args([*_from_environment(environ), *argv])
     if not args.model.strip():
         parser.error("--model must not be empty")
     try:
@@ -65,11 +85,34 @@ def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> WorkerSet
         max_waiting=args.max_waiting,
         hub_patience=args.hub_patience,
         cache=cache,
+        face=args.face,
+        dtype=args.dtype,
+        variant=args.variant,
+        health_port=args.health_port,
+        health_path=environ.get("HEALTH_CHECK_PATH") or "/ping",
+        reports=ReportSettings.read(environ),
     )
 
 
+def _from_environment(environ: Mapping[str, str]) -> list[str]:
+    """The variables as the flags that they stand for, before those that were given, which win."""
+    given = {flag: environ[name] for name, flag in _VARIABLES.items() if environ.get(name)}
+    if "--port" in given:
+        given["--host"] = "0.0.0.0"  # noqa: S104  # a load balancer comes from outside
+    return [f"{flag}={value}" for flag, value in given.items()]
+
+
 def _parser(default_threads: int) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="moorage-worker", description="Serve one model over HTTP.")
+    known = ", ".join(f"{name} ({flag})" for name, flag in _VARIABLES.items())
+    parser = argparse.ArgumentParser(
+        prog="moorage-worker",
+        description="Serve one model: over HTTP, or as a RunPod job handler.",
+        epilog=f"Variables in the place of flags: {known}. Flags win.",
+    )
+    parser.add_argument("--face", default="http", choices=["http", "jobs"], help="how requests come in")
+    parser.add_argument("--dtype", help="of the computation; default: by device and files")
+    parser.add_argument("--variant", help="of the weight files, such as fp16")
+    parser.add_argument("--health-port", type=_WholeNumber(1, 65535), help="of a load balancer's probe")
     parser.add_argument("--model", required=True, help="Hugging Face repository id, or a local folder")
     parser.add_argument("--model-id", help="name that callers use; default: the model's own")
     parser.add_argument("--revision", help="branch, tag or commit of the repository")

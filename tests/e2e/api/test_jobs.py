@@ -13,9 +13,9 @@ from unittest.mock import ANY
 
 import httpx
 import pytest
-import runpod  # type: ignore[import-untyped]  # it has no annotations
+import runpod
 from runpod import AsyncioEndpoint
-from runpod.http_client import ClientSession  # type: ignore[import-untyped]  # as above
+from runpod.http_client import ClientSession
 from standardwebhooks import Webhook
 
 from moorage.domain.identity import Role

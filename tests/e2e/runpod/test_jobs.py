@@ -7,7 +7,7 @@ from typing import Any  # JSON of the API
 
 import httpx
 import pytest
-import runpod  # type: ignore[import-untyped]  # it has no annotations
+import runpod
 
 from moorage_runpod.testing import KEY
 

@@ -44,8 +44,8 @@ def make(builder: str, folder: Path) -> Path:
     """Runs a function of the worker's own harness where torch is."""
     assert PYTHON is not None
     code = (
-        "import sys; from pathlib import Path; from worker_harness import tiny_models; "
-        f"tiny_models.{builder}(Path(sys.argv[1]))"
+        "import sys; from pathlib import Path; from worker_harness import tiny_torch; "
+        f"tiny_torch.{builder}(Path(sys.argv[1]))"
     )
     environ = {**os.environ, "PYTHONPATH": str(HARNESS)}
     subprocess.run([PYTHON, "-c", code, str(folder)], check=True, env=environ, timeout=120)

@@ -11,7 +11,15 @@ from moorage_worker.faces.problems import errors_as_answers
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
 
-def build_app(context: ServingContext) -> web.Application:
+def build_health_app(context: ServingContext, path: str) -> web.Application:
+    """For a balancer that asks on a port of its own."""
+    app = web.Application()
+    app[CONTEXT] = context
+    app.add_routes([web.get(path, probes.ping)])
+    return app
+
+
+def build_app(context: ServingContext, ping_path: str = "/ping") -> web.Application:
     """The worker's HTTP application. A model name may hold slashes, as repository ids do."""
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[errors_as_answers])
     app[CONTEXT] = context
@@ -20,6 +28,7 @@ def build_app(context: ServingContext) -> web.Application:
             web.post("/infer", task_inference.infer),
             web.get("/health", probes.health),
             web.get("/ready", probes.ready),
+            web.get(ping_path, probes.ping),
             web.get("/metadata", probes.metadata),
             web.get("/v2", open_inference.server_metadata),
             web.get("/v2/health/live", open_inference.live),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from moorage_worker.faces.media_results import MediaResults
 from moorage_worker.pool import InferencePool
 from moorage_worker.readiness import Readiness
 
@@ -18,6 +19,7 @@ class ServingContext:
     model: str
     readiness: Readiness
     pool: InferencePool
+    media: MediaResults
 
 
 CONTEXT = web.AppKey("context", ServingContext)

@@ -25,6 +25,11 @@ async def ready(request: web.Request) -> web.Response:
     return json_response({"status": "ready", "load_seconds": readiness.model.load_seconds})
 
 
+async def ping(request: web.Request) -> web.Response:
+    """For load balancers: 200 ready, 204 still on its way."""
+    return web.Response(status=204 if request.app[CONTEXT].readiness.model is None else 200)
+
+
 async def metadata(request: web.Request) -> web.Response:
     """Which model, by which engine, for which task, with which tensors. 503 until it is loaded."""
     context = request.app[CONTEXT]

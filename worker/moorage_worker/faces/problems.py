@@ -40,7 +40,8 @@ def _headers(error: RequestError) -> dict[str, str]:
     return {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
 
 
-def _problem(error: RequestError) -> web.Response:
+def members(error: RequestError) -> dict[str, object]:
+    """As the members of a problem document (RFC 9457)."""
     body: dict[str, object] = {
         "type": "about:blank",
         "title": error.title,
@@ -50,7 +51,11 @@ def _problem(error: RequestError) -> web.Response:
     }
     if isinstance(error, BadInput):
         body["errors"] = [{"field": error.field, "rule": error.rule, "message": error.message}]
-    return json_response(body, error.status, "application/problem+json", _headers(error))
+    return body
+
+
+def _problem(error: RequestError) -> web.Response:
+    return json_response(members(error), error.status, "application/problem+json", _headers(error))
 
 
 def _protocol_error(error: RequestError) -> web.Response:
