@@ -153,12 +153,11 @@ class ProcessRunner:
     async def _watch_health(self, worker: Worker, endpoint: Endpoint, port: int) -> None:
         """A load balancer asks its workers, as RunPod's does: there is no other signal."""
         path = worker.spec.env.get("HEALTH_CHECK_PATH", "/ping")
-        health_port = int(worker.spec.env.get("PORT_HEALTH", port))
-        worker.port, worker.health_port = port, health_port
+        worker.port = worker.health_port = port  # as the process was told, whatever the endpoint's env says
         async with aiohttp.ClientSession() as session:
             while True:
                 try:
-                    async with session.get(f"http://127.0.0.1:{health_port}{path}") as response:
+                    async with session.get(f"http://127.0.0.1:{port}{path}") as response:
                         healthy = response.status == 200
                 except aiohttp.ClientError:
                     healthy = False
