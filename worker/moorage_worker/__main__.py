@@ -9,9 +9,10 @@ import asyncio
 import os
 import sys
 
+from moorage_worker.ending import end_process
 from moorage_worker.job_process import serve_jobs
 from moorage_worker.logs import configure_logging
-from moorage_worker.process import end_process, serve
+from moorage_worker.process import serve
 from moorage_worker.settings import parse_settings
 
 _LIBRARY_SWITCHES = {
@@ -20,6 +21,8 @@ _LIBRARY_SWITCHES = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     # Requests run side by side already; threads inside one tokenizer call would fight over the same cores.
     "TOKENIZERS_PARALLELISM": "false",
+    # Below that it logs what callers send and get.
+    "RUNPOD_LOG_LEVEL": "INFO",
 }
 
 

@@ -1,7 +1,7 @@
 """Every error of the worker, on one screen.
 
-`LoadFailed` ends the process. The others are answers to one request: each knows its HTTP status and a stable
-code, so that a face only has to write them in its own shape.
+`SettingsError` keeps the process from starting, `LoadFailed` ends it. The others are answers to one request:
+each knows its HTTP status and a stable code, so that a face only has to write them in its own shape.
 """
 
 from __future__ import annotations
@@ -13,6 +13,14 @@ class WorkerError(Exception):
 
 class LoadFailed(WorkerError):
     """The model cannot be served. The message is the cause, fit for the last line of the log."""
+
+
+class SettingsError(WorkerError):
+    """The environment asks for what cannot be; names the variable and the rule, never a secret's value."""
+
+    def __init__(self, variable: str, message: str) -> None:
+        super().__init__(f"{variable} {message}")
+        self.variable = variable
 
 
 class RequestError(WorkerError):
@@ -61,6 +69,12 @@ class NotReady(RequestError):
     def __init__(self, stage: str) -> None:
         super().__init__(f"the model is not ready yet: {stage}")
         self.stage = stage
+
+
+class ModelUnavailable(RequestError):
+    """The model could not be loaded, and this process will end for it."""
+
+    status, code, title = 503, "model_failed_to_load", "Model failed to load"
 
 
 class Busy(RequestError):

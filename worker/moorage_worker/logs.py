@@ -9,16 +9,20 @@ import logging
 import sys
 import time
 
+from moorage_worker.redaction import without_secrets
+
 
 class OneLineFormatter(logging.Formatter):
-    """`2026-01-31T09:30:00.123Z INFO message`; a traceback is folded into the same line."""
+    """`2026-01-31T09:30:00.123Z INFO message`; a traceback is folded into the same line. Secrets are left
+    out, whoever logs."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
         self.converter = time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
-        return " \\ ".join(line.strip() for line in super().format(record).splitlines() if line.strip())
+        lines = (line.strip() for line in super().format(record).splitlines())
+        return without_secrets(" \\ ".join(line for line in lines if line))
 
 
 def configure_logging() -> None:

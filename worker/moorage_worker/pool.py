@@ -56,8 +56,11 @@ class InferencePool:
         self._mean_seconds += _NEWEST * (seconds - self._mean_seconds)
         return answer
 
-    def _release(self, _future: asyncio.Future[tuple[T, float]]) -> None:
+    def _release(self, future: asyncio.Future[tuple[T, float]]) -> None:
         self._admitted -= 1
+        # A caller that went away asks no more how it ended, and asyncio would complain about that.
+        if not future.cancelled():
+            future.exception()
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:

@@ -6,15 +6,14 @@ cannot be loaded ends the process, since nothing that it could answer would be o
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
-import signal
+from dataclasses import dataclass
 
 from aiohttp import web
 
 from moorage_worker.arrival import Arrival
 from moorage_worker.cache.results import ResultBucket
+from moorage_worker.ending import EXIT_FAILED, EXIT_OK, End
 from moorage_worker.errors import cause_line
 from moorage_worker.faces.app import build_app, build_health_app
 from moorage_worker.faces.context import ServingContext
@@ -25,7 +24,6 @@ from moorage_worker.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0
-EXIT_OK, EXIT_FAILED = 0, 1
 
 
 async def serve(settings: WorkerSettings) -> int:
@@ -35,32 +33,25 @@ async def serve(settings: WorkerSettings) -> int:
     caller must end the process without joining them.
     """
     # Before the port is open: from then on a supervisor may send a signal.
-    end = _End()
+    end = End()
     arrival = Arrival(settings)
     pool = InferencePool(settings.threads, settings.max_waiting)
     media = MediaResults(ResultBucket.of(settings.cache))
     context = ServingContext(settings.model_id, settings.model, arrival.readiness, pool, media)
-    runner = _runner(build_app(context, settings.health_path))
-    probes = _runner(build_health_app(context, settings.health_path))
-    await runner.setup()
-    await probes.setup()
     try:
-        site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
-        await site.start()
-        if settings.health_port not in (None, settings.port):
-            await web.TCPSite(probes, settings.host, settings.health_port).start()
+        ports = await _listen(settings, context)
     except OSError as error:
-        log.error("cannot listen on %s port %d: %s", settings.host, settings.port, error)  # noqa: TRY400
+        log.error("cannot listen: %s", error)  # noqa: TRY400  # the error names the address
         return EXIT_FAILED
-    log.info("listening on http://%s:%d, model %s", *runner.addresses[0][:2], settings.model_id)
     arrival.loaded.add_done_callback(lambda loaded: end.fail_with(loaded.exception()))
     arrival.begin()
     failure = await end.reached()
-    await site.stop()
+    for port in ports:
+        await port.site.stop()
     if failure is None:
         log.info("stopped listening, %d requests in flight", pool.admitted)
-    await runner.cleanup()
-    await probes.cleanup()
+    for port in ports:
+        await port.runner.cleanup()
     if failure is None:
         log.info("stopped")
         return EXIT_OK
@@ -68,34 +59,27 @@ async def serve(settings: WorkerSettings) -> int:
     return EXIT_FAILED
 
 
-def _runner(app: web.Application) -> web.AppRunner:
-    """A handler whose caller went away is cancelled, so that it can stop what it works on."""
-    return web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_SECONDS, handler_cancellation=True)
+@dataclass(frozen=True, slots=True)
+class _Port:
+    runner: web.AppRunner
+    site: web.TCPSite
 
 
-class _End:
-    """The end of the service, awaited once: None after a signal, or why the load failed."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[BaseException | None] = self._loop.create_future()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._settle, None)
-
-    def fail_with(self, error: BaseException | None) -> None:
-        """Called from the loading thread; None is no failure."""
-        if error is not None:
-            self._loop.call_soon_threadsafe(self._settle, error)
-
-    def _settle(self, failure: BaseException | None) -> None:
-        if not self._future.done():
-            self._future.set_result(failure)
-
-    async def reached(self) -> BaseException | None:
-        return await self._future
+async def _listen(settings: WorkerSettings, context: ServingContext) -> list[_Port]:
+    """The port of the service, and that of a load balancer's probe where it is another. Raises OSError."""
+    service = await _open(build_app(context, settings.health_path), settings.host, settings.port)
+    log.info("listening on %s, model %s", service.site.name, settings.model_id)
+    if settings.health_port is None:
+        return [service]
+    probe = await _open(build_health_app(context, settings.health_path), settings.host, settings.health_port)
+    log.info("probe on %s%s", probe.site.name, settings.health_path)
+    return [service, probe]
 
 
-def end_process(code: int) -> None:
-    """Exit now, logs flushed. A normal exit would wait for threads that cannot be stopped."""
-    logging.shutdown()
-    os._exit(code)
+async def _open(app: web.Application, host: str, port: int) -> _Port:
+    # A handler whose caller went away is cancelled, so that it can stop what it works on.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_SECONDS, handler_cancellation=True)
+    await runner.setup()
+    site = web.TCPSite(runner, host, port, backlog=1024)
+    await site.start()
+    return _Port(runner, site)

@@ -1,4 +1,4 @@
-"""What one worker process is told at start: command line first, environment for the host's limits.
+"""What one worker process is told at start: flags by people, variables by providers. Flags win.
 
 Kept as plain values so that tests and the rest of the worker never read `argparse` or the environment.
 """
@@ -7,39 +7,78 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from moorage_worker.cache.errors import CacheSettingsError
 from moorage_worker.cache.settings import CacheSettings
 from moorage_worker.engines.catalog import ENGINES
+from moorage_worker.engines.load_options import DTYPES
+from moorage_worker.errors import SettingsError
 from moorage_worker.model_layout import TASKS
+from moorage_worker.options import Option, WholeNumber
 from moorage_worker.state_reports import ReportSettings
 
-# What a provider sets, and the flag that it stands for. PORT and PORT_HEALTH are RunPod's own.
-_VARIABLES = {
-    "MOORAGE_WORKER_MODEL": "--model",
-    "MOORAGE_WORKER_MODEL_ID": "--model-id",
-    "MOORAGE_WORKER_REVISION": "--revision",
-    "MOORAGE_WORKER_ENGINE": "--engine",
-    "MOORAGE_WORKER_TASK": "--task",
-    "MOORAGE_WORKER_FACE": "--face",
-    "MOORAGE_WORKER_DTYPE": "--dtype",
-    "MOORAGE_WORKER_VARIANT": "--variant",
-    "PORT": "--port",
-    "PORT_HEALTH": "--health-port",
-}
-THREADS_VARIABLE = "MOORAGE_WORKER_THREADS"
+HTTP, JOBS = "http", "jobs"
 MAX_DEFAULT_THREADS = 8
 MAX_THREADS = 256
+HEALTH_PATH_VARIABLE = "HEALTH_CHECK_PATH"
+QUEUE_VARIABLE = "RUNPOD_WEBHOOK_GET_JOB"  # set in every worker of a queue endpoint
+
+_OPTIONS = (
+    Option("--model", "Hugging Face repository id, or a local folder", "MOORAGE_WORKER_MODEL", default=""),
+    Option("--model-id", "name that callers use; default: the model's own", "MOORAGE_WORKER_MODEL_ID"),
+    Option("--revision", "branch, tag or commit of the repository", "MOORAGE_WORKER_REVISION"),
+    Option("--engine", "what runs it", "MOORAGE_WORKER_ENGINE", choices=("auto", *ENGINES), default="auto"),
+    Option("--task", "what it does", "MOORAGE_WORKER_TASK", choices=("auto", *TASKS), default="auto"),
+    Option(
+        "--face",
+        "how requests come: over HTTP, or as jobs of a RunPod queue",
+        "MOORAGE_WORKER_FACE",
+        choices=(HTTP, JOBS),
+        default=HTTP,
+    ),
+    Option("--dtype", "of the weights; default: by device", "MOORAGE_WORKER_DTYPE", choices=DTYPES),
+    Option("--variant", "of the weight files, such as fp16", "MOORAGE_WORKER_VARIANT"),
+    Option("--host", "to listen on; default: 127.0.0.1, or 0.0.0.0 where PORT is set"),
+    Option("--port", "0 takes a free one and logs it", "PORT", WholeNumber(0, 65535), default=8000),
+    Option(
+        "--health-port",
+        "to listen on for a load balancer's probe; default: the port itself",
+        "PORT_HEALTH",
+        WholeNumber(0, 65535),
+    ),
+    Option("--cache-dir", "folder for downloads; default: the Hub client's own", type=Path),
+    Option(
+        "--threads",
+        f"inferences at a time, and the engine's threads; default: the cores, {MAX_DEFAULT_THREADS} at most",
+        "MOORAGE_WORKER_THREADS",
+        WholeNumber(1, MAX_THREADS),
+    ),
+    Option(
+        "--max-waiting",
+        "requests that may wait for a thread before the next is answered 503",
+        type=WholeNumber(0, 100_000),
+        default=128,
+    ),
+    Option(
+        "--hub-patience",
+        "seconds to go on trying while the Hub cannot be reached",
+        type=WholeNumber(0, 86_400),
+        default=600,
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """One model, where to get it, how to serve it.
 
-    `model` is a Hub repository id or a local folder. `engine` and `task` are None for "find out".
+    `model` is a Hub repository id or a local folder. `engine` and `task` are None for "find out"; `dtype` and
+    `variant` are as in LoadOptions. A load balancer's probe asks `health_path`, on `health_port` where that
+    is another one than `port`. Without `reports` the worker's state is told to nobody.
     """
 
     model: str
@@ -47,30 +86,39 @@ class WorkerSettings:
     revision: str | None
     engine: str | None
     task: str | None
+    face: str
+    dtype: str | None
+    variant: str | None
     host: str
     port: int
+    health_port: int | None
+    health_path: str
     cache_dir: Path | None
     threads: int
     max_waiting: int
     hub_patience: float
-    cache: CacheSettings = CacheSettings()
-    face: str = "http"  # or "jobs"
-    dtype: str | None = None
-    variant: str | None = None
-    health_port: int | None = None  # of a load balancer's own; None: the same as `port`
-    health_path: str = "/ping"
-    reports: ReportSettings | None = None
+    cache: CacheSettings
+    reports: ReportSettings | None
 
 
 def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> WorkerSettings:
-    """Read the command line. Exits with code 2 and a usage line on a mistake, as argparse does."""
-    parser = _parser(_default_threads(environ))
-    args = parser.parse_args([*_from_environment(environ), *argv])
+    """Read command line and environment. Exits with code 2 and the rule that was broken on a mistake."""
+    parser = argparse.ArgumentParser(
+        prog="moorage-worker",
+        description="Serve one model: over HTTP, or as a RunPod job handler.",
+        epilog="A variable in brackets stands for its flag; flags win. The cache and reports have variables "
+        "of their own.",
+    )
+    for option in _OPTIONS:
+        option.add_to(parser, environ)
+    args = parser.parse_args(argv)
     if not args.model.strip():
-        parser.error("--model must not be empty")
+        parser.error("--model or MOORAGE_WORKER_MODEL must be set, and not empty")
+    if args.face == JOBS:
+        _check_job_face(parser, environ)
     try:
-        cache = CacheSettings.read(environ)
-    except CacheSettingsError as error:
+        cache, reports = CacheSettings.read(environ), ReportSettings.read(environ)
+    except SettingsError as error:
         parser.error(str(error))
     return WorkerSettings(
         model=args.model,
@@ -78,94 +126,38 @@ def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> WorkerSet
         revision=args.revision,
         engine=None if args.engine == "auto" else args.engine,
         task=None if args.task == "auto" else args.task,
-        host=args.host,
-        port=args.port,
-        cache_dir=args.cache_dir,
-        threads=args.threads,
-        max_waiting=args.max_waiting,
-        hub_patience=args.hub_patience,
-        cache=cache,
         face=args.face,
         dtype=args.dtype,
         variant=args.variant,
-        health_port=args.health_port,
-        health_path=environ.get("HEALTH_CHECK_PATH") or "/ping",
-        reports=ReportSettings.read(environ),
+        # A load balancer comes from outside.
+        host=args.host or ("0.0.0.0" if environ.get("PORT") else "127.0.0.1"),  # noqa: S104
+        port=args.port,
+        health_port=args.health_port if args.health_port != args.port else None,
+        health_path=_health_path(parser, environ),
+        cache_dir=args.cache_dir,
+        threads=args.threads or min(_usable_cores(), MAX_DEFAULT_THREADS),
+        max_waiting=args.max_waiting,
+        hub_patience=args.hub_patience,
+        cache=cache,
+        reports=reports,
     )
 
 
-def _from_environment(environ: Mapping[str, str]) -> list[str]:
-    """The variables as the flags that they stand for, before those that were given, which win."""
-    given = {flag: environ[name] for name, flag in _VARIABLES.items() if environ.get(name)}
-    if "--port" in given:
-        given["--host"] = "0.0.0.0"  # noqa: S104  # a load balancer comes from outside
-    return [f"{flag}={value}" for flag, value in given.items()]
+def _check_job_face(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    if not environ.get(QUEUE_VARIABLE):
+        parser.error(
+            f"--face jobs needs {QUEUE_VARIABLE}, which RunPod sets in the workers of a queue endpoint; "
+            "anywhere else leave --face and MOORAGE_WORKER_FACE out"
+        )
+    if find_spec("runpod") is None:
+        parser.error("--face jobs needs the package runpod; run: pip install 'moorage-worker[runpod]'")
 
 
-def _parser(default_threads: int) -> argparse.ArgumentParser:
-    known = ", ".join(f"{name} ({flag})" for name, flag in _VARIABLES.items())
-    parser = argparse.ArgumentParser(
-        prog="moorage-worker",
-        description="Serve one model: over HTTP, or as a RunPod job handler.",
-        epilog=f"Variables in the place of flags: {known}. Flags win.",
-    )
-    parser.add_argument("--face", default="http", choices=["http", "jobs"], help="how requests come in")
-    parser.add_argument("--dtype", help="of the computation; default: by device and files")
-    parser.add_argument("--variant", help="of the weight files, such as fp16")
-    parser.add_argument("--health-port", type=_WholeNumber(1, 65535), help="of a load balancer's probe")
-    parser.add_argument("--model", required=True, help="Hugging Face repository id, or a local folder")
-    parser.add_argument("--model-id", help="name that callers use; default: the model's own")
-    parser.add_argument("--revision", help="branch, tag or commit of the repository")
-    parser.add_argument("--engine", default="auto", choices=["auto", *ENGINES])
-    parser.add_argument("--task", default="auto", choices=["auto", *TASKS])
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument(
-        "--port", type=_WholeNumber(0, 65535), default=8000, help="0 takes a free one and logs it"
-    )
-    parser.add_argument("--cache-dir", type=Path, help="folder for downloads; default: the Hub client's own")
-    parser.add_argument(
-        "--threads",
-        type=_WholeNumber(1, MAX_THREADS),
-        default=default_threads,
-        help=f"inferences at a time, and the engine's threads; default: {THREADS_VARIABLE}, else the cores",
-    )
-    parser.add_argument(
-        "--max-waiting",
-        type=_WholeNumber(0, 100_000),
-        default=128,
-        help="requests that may wait for a thread before the next is answered 503",
-    )
-    parser.add_argument(
-        "--hub-patience",
-        type=_WholeNumber(0, 86_400),
-        default=600,
-        help="seconds to go on trying while the Hub cannot be reached",
-    )
-    return parser
-
-
-@dataclass(frozen=True, slots=True)
-class _WholeNumber:
-    low: int
-    high: int
-
-    def __call__(self, text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = self.low - 1
-        if not self.low <= value <= self.high:
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number from {self.low} to {self.high}, got {text!r}"
-            )
-        return value
-
-
-def _default_threads(environ: Mapping[str, str]) -> int:
-    asked = environ.get(THREADS_VARIABLE, "")
-    if asked.isdecimal() and 1 <= int(asked) <= MAX_THREADS:
-        return int(asked)
-    return min(_usable_cores(), MAX_DEFAULT_THREADS)
+def _health_path(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> str:
+    path = environ.get(HEALTH_PATH_VARIABLE, "").strip() or "/ping"
+    if not re.fullmatch(r"/[\w.~/-]*", path, re.ASCII):
+        parser.error(f"{HEALTH_PATH_VARIABLE} must be a path such as /ping, got {path!r}")
+    return path
 
 
 def _usable_cores() -> int:

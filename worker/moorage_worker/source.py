@@ -51,10 +51,16 @@ class Wanted:
     sizes: Mapping[str, int]
 
 
-def wanted_of(sizes: Mapping[str, int], asked: str | None, available: Mapping[str, str | None]) -> Wanted:
-    """The engine for these files and what it reads of them, with the rules of `choose_engine`."""
+def wanted_of(
+    sizes: Mapping[str, int],
+    asked: str | None,
+    available: Mapping[str, str | None],
+    variant: str | None = None,
+) -> Wanted:
+    """The engine for these files, with the rules of `choose_engine`, and what it reads of them, with those of
+    `files_needed`."""
     engine = choose_engine(sizes, asked, available)
-    return Wanted(engine, {path: sizes[path] for path in files_needed(engine, sizes)})
+    return Wanted(engine, {path: sizes[path] for path in files_needed(engine, sizes, variant)})
 
 
 def fetch(settings: WorkerSettings, progress: Progress = quiet) -> LocalModel:
@@ -91,7 +97,7 @@ def _bring(repository: HubRepository, settings: WorkerSettings, progress: Progre
 
 
 def _wanted(settings: WorkerSettings, sizes: Mapping[str, int]) -> Wanted:
-    return wanted_of(sizes, settings.engine, available_engines())
+    return wanted_of(sizes, settings.engine, available_engines(), settings.variant)
 
 
 def _model_cache(settings: WorkerSettings) -> ModelCache | None:

@@ -95,22 +95,6 @@ def test_a_model_that_loads_but_does_not_answer_is_not_ready(tmp_path: Path) -> 
         load_model(parse_settings(["--model", str(tmp_path)], {}), Readiness())
 
 
-@pytest.mark.parametrize(
-    "options",
-    [["--port", "70000"], ["--threads", "0"], ["--task", "poetry"], ["--engine", "steam"], ["--model", ""]],
-)
-def test_a_wrong_option_is_refused_by_name(options: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        parse_settings(["--model", "a", *options], {})
-    assert options[0] in capsys.readouterr().err
-
-
-def test_threads_come_from_the_environment_unless_told() -> None:
-    assert parse_settings(["--model", "a"], {"MOORAGE_WORKER_THREADS": "3"}).threads == 3
-    assert parse_settings(["--model", "a", "--threads", "5"], {"MOORAGE_WORKER_THREADS": "3"}).threads == 5
-    assert parse_settings(["--model", "a"], {"MOORAGE_WORKER_THREADS": "many"}).threads >= 1
-
-
 def test_a_folder_that_is_not_there_and_a_port_that_is_taken(
     start_worker: StartWorker, tmp_path: Path
 ) -> None:

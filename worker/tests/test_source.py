@@ -17,6 +17,7 @@ from moorage_worker import available_engines
 from moorage_worker.errors import LoadFailed
 from moorage_worker.json_types import JsonObject
 from moorage_worker.model_layout import choose_engine, detect_task, files_needed
+from moorage_worker.source import wanted_of
 
 ALL_USABLE: dict[str, str | None] = {"onnx": None, "sentence-transformers": None}
 
@@ -167,6 +168,14 @@ def test_large_graphs_bring_their_data_and_older_weights_are_pickled() -> None:
     assert files_needed("onnx", large) == ["model.onnx", "model.onnx_data", "model.onnx_data_1"]
     old = ["pytorch_model.bin", "onnx/model.onnx", "2_Dense/config.json", "2_Dense/pytorch_model.bin"]
     assert files_needed("sentence-transformers", old) == sorted(set(old) - {"onnx/model.onnx"})
+
+
+def test_a_variant_is_what_is_fetched_of_a_repository() -> None:
+    sizes = {"config.json": 9, "model.safetensors": 800, "model.fp16.safetensors": 400}
+    engines = {"transformers": None}
+    assert wanted_of(sizes, "transformers", engines).sizes == {"config.json": 9, "model.safetensors": 800}
+    half = wanted_of(sizes, "transformers", engines, "fp16")
+    assert half.sizes == {"config.json": 9, "model.fp16.safetensors": 400}
 
 
 def test_the_engine_follows_the_files_and_what_is_installed() -> None:

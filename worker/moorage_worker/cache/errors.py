@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from moorage_worker.errors import RequestError, WorkerError
+from moorage_worker.errors import RequestError, SettingsError, WorkerError
 
 
-class CacheSettingsError(WorkerError):
-    """The environment asks for a cache that cannot be; names the variable and the rule."""
-
-    def __init__(self, variable: str, message: str) -> None:
-        super().__init__(f"{variable} {message}")
-        self.variable = variable
+class CacheSettingsError(SettingsError):
+    """The environment asks for a cache that cannot be."""
 
 
 class StorageTrouble(WorkerError):

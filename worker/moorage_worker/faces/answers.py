@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping
 
 from moorage_worker.engines.base import QUIET, Run
-from moorage_worker.errors import BadInput, EngineFailed, RequestError, cause_line
+from moorage_worker.errors import BadInput, Cancelled, EngineFailed, RequestError, cause_line
 from moorage_worker.faces.json_body import encode, object_field, refuse_unknown
 from moorage_worker.faces.media_results import MediaResults
 from moorage_worker.json_types import Json
@@ -26,8 +26,9 @@ def answer(
     refuse_unknown(body, FIELDS)
     if "inputs" not in body:
         raise BadInput("inputs", "required", "is missing")
-    parameters = object_field(body, "parameters")
+    parameters = dict(object_field(body, "parameters"))
     send = media.sender(parameters.pop("result", None), uuid.uuid4().hex)
+    _stop_if_unwanted(run)
     started = time.perf_counter()
     try:
         outputs = loaded.engine.infer(body["inputs"], parameters, run)
@@ -36,5 +37,12 @@ def answer(
     except Exception as error:  # whatever the runtime raises is its failure, told without a traceback
         raise EngineFailed(cause_line(error)) from error
     milliseconds = round((time.perf_counter() - started) * 1000, 3)
+    _stop_if_unwanted(run)
     metadata = {"inference_time_ms": milliseconds, "model_version": loaded.version}
     return encode({"model_id": model_id, "outputs": send(outputs), "metadata": metadata})
+
+
+def _stop_if_unwanted(run: Run) -> None:
+    """The caller may go while the request waits for its turn, or while an engine runs that cannot stop."""
+    if run.cancelled:
+        raise Cancelled

@@ -20,15 +20,18 @@ def build_health_app(context: ServingContext, path: str) -> web.Application:
 
 
 def build_app(context: ServingContext, ping_path: str = "/ping") -> web.Application:
-    """The worker's HTTP application. A model name may hold slashes, as repository ids do."""
+    """The worker's HTTP application. A model name may hold slashes, as repository ids do.
+
+    A balancer's probe comes first: whatever path it was given, its codes are the probe's.
+    """
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[errors_as_answers])
     app[CONTEXT] = context
     app.add_routes(
         [
+            web.get(ping_path, probes.ping),
             web.post("/infer", task_inference.infer),
             web.get("/health", probes.health),
             web.get("/ready", probes.ready),
-            web.get(ping_path, probes.ping),
             web.get("/metadata", probes.metadata),
             web.get("/v2", open_inference.server_metadata),
             web.get("/v2/health/live", open_inference.live),

@@ -1,102 +1,154 @@
 """RunPod's job handler: the third face of the worker.
 
-The `runpod` package owns the process: it takes jobs, calls `JobFace.handle` for each, and sends what comes
-back. Jobs are taken while the model still loads, and wait for it, so that a queue shows that it is being
-worked on.
+The `runpod` package takes jobs, calls `JobFace.handle` for each, and sends what comes back. Jobs are taken
+while the model still loads, and wait for it: a queue from which nobody takes looks like one that is not
+served, and RunPod would start more workers.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
+import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from typing import Any  # a job is JSON of whoever sent it
+from functools import partial
+from typing import Any  # a job is JSON of whoever sent it, and the package's own type for it
 
 import orjson
 
-from moorage_worker.errors import BadInput, LoadFailed, RequestError, cause_line
+from moorage_worker.arrival import Arrival
+from moorage_worker.errors import BadInput, EngineFailed, ModelUnavailable, RequestError, cause_line
 from moorage_worker.faces.answers import FIELDS, answer
+from moorage_worker.faces.json_body import object_field
 from moorage_worker.faces.media_results import MediaResults
-from moorage_worker.faces.problems import members
+from moorage_worker.faces.problems import problem_members
 from moorage_worker.faces.runs import WatchedRun
 from moorage_worker.json_types import Json, kind
+from moorage_worker.pacing import Pace
 from moorage_worker.pool import InferencePool
-from moorage_worker.readiness import LoadedModel
+from moorage_worker.readiness import LoadedModel, Stage
 
 log = logging.getLogger(__name__)
 
 Job = Mapping[str, Any]
 TellProgress = Callable[[Job, object], None]  # as `runpod.serverless.progress_update`
 WARM_UP: Json = {"moorage": "warm_up"}
+LOADING_SECONDS = 2.0  # between two words on how far the same stage of loading is
 
 
 class JobFace:
-    """`loaded` is the model, once it is there, or why it never will be."""
+    """Used from the event loop of the `runpod` package; `tell_progress` from any thread."""
 
     def __init__(
         self,
         model_id: str,
-        loaded: Future[LoadedModel],
+        arrival: Arrival,
         pool: InferencePool,
         media: MediaResults,
         tell_progress: TellProgress,
     ) -> None:
         self._model_id = model_id
-        self._loaded = loaded
+        self._arrival = arrival
         self._pool = pool
         self._media = media
         self._tell_progress = tell_progress
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def in_hand(self) -> int:
+        """Jobs that were begun and whose results are not sent yet."""
+        return len(self._tasks)
+
+    async def settled(self) -> None:
+        """Returns when the result of each job that was begun has been sent."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def handle(self, job: Job) -> dict[str, Any]:
         """The output of a job, or `{"error": …}` with the text of a problem document."""
+        self._watch_task()
         try:
             return await self._answer(job)
         except RequestError as error:
-            return {"error": json.dumps(members(error))}
-        except LoadFailed as error:
-            failure = RequestError(f"the model cannot be loaded: {error}")
-            failure.status, failure.code, failure.title = 503, "load_failed", "Model cannot be loaded"
-            return {"error": json.dumps(members(failure))}
+            if isinstance(error, EngineFailed):
+                log.error("job %s: %s", job["id"], error)  # noqa: TRY400 - told without a traceback
+            return failed(error)
         except Exception as error:  # a bug: the log gets the traceback, the caller the kind
-            log.exception("job %s failed", job.get("id"))
-            return {"error": json.dumps(members(RequestError(cause_line(error))))}
+            log.exception("job %s failed", job["id"])
+            return failed(RequestError(cause_line(error)))
+
+    def _watch_task(self) -> None:
+        # The package awaits the handler in the task that sends the result, too: with its end, it is sent.
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, job: Job) -> dict[str, Any]:
-        asked = job.get("input")
-        body = None if asked == WARM_UP else request_of(asked)
-        # The job may be cancelled while it waits; the model goes on loading for the others.
-        loaded = await asyncio.shield(asyncio.wrap_future(self._loaded))
-        if body is None:
-            return {
-                "ready": True,
-                "load_seconds": loaded.load_seconds,
-                "from_cache": loaded.from_cache,
-                "version": loaded.version,
-            }
-        request = body
-        run = WatchedRun(lambda done, what: self._tell(job, done, what))
+        asked: Json = job.get("input")
+        if asked == WARM_UP:
+            return warmed_up(await self._model(job))
+        request = request_of(asked)
+        loaded = await self._model(job)
+        run = WatchedRun(lambda done, what: self._tell_running(job, done, what))
         try:
-            raw = await self._pool.run(lambda: answer(loaded, self._model_id, request, self._media, run))
+            return await self._pool.run(partial(self._infer, loaded, request, run))
         except asyncio.CancelledError:
             run.cancel()
             raise
-        found: dict[str, Any] = orjson.loads(raw)
+
+    def _infer(self, loaded: LoadedModel, request: Mapping[str, Json], run: WatchedRun) -> dict[str, Any]:
+        # The package wants values, and the engine's arrays are none: so JSON and back, in this thread.
+        found: dict[str, Any] = orjson.loads(answer(loaded, self._model_id, request, self._media, run))
         return found
 
-    def _tell(self, job: Job, done: float, what: str) -> None:
-        self._tell_progress(job, {"percent": round(done * 100, 1), "what": what})
+    async def _model(self, job: Job) -> LoadedModel:
+        """The model, once it is there; until then the job tells how far it is. Raises ModelUnavailable."""
+        if self._arrival.loaded.done():
+            return self._loaded()
+        pace = Pace(LOADING_SECONDS)
+
+        def tell(stage: Stage, percent: float | None) -> None:
+            if pace.due(stage, time.monotonic()):
+                self._tell_progress(job, {"stage": stage.value, "percent": percent})
+
+        arrived, loop = asyncio.Event(), asyncio.get_running_loop()
+        self._arrival.loaded.add_done_callback(lambda _: loop.call_soon_threadsafe(arrived.set))
+        with self._arrival.watched(tell):
+            await arrived.wait()
+        return self._loaded()
+
+    def _loaded(self) -> LoadedModel:
+        try:
+            return self._arrival.loaded.result()
+        except Exception as error:
+            raise ModelUnavailable(f"the model cannot be loaded: {cause_line(error)}") from error
+
+    def _tell_running(self, job: Job, done: float, what: str) -> None:
+        self._tell_progress(job, {"stage": "running", "percent": round(100 * done, 1), "what": what})
 
 
 def request_of(asked: Json) -> dict[str, Json]:
-    """`{"inputs", "parameters"}` of a job's input; `{"prompt": …}` is short for inputs, the rest parameters.
-    Raises BadInput."""
+    """`{"inputs", "parameters"}` of a job's input. `{"prompt": …}` is short for inputs, and what stands
+    beside it for parameters. Raises BadInput."""
     if not isinstance(asked, dict):
         raise BadInput("input", "type", f"must be an object, got {kind(asked)}")
     if "prompt" not in asked or "inputs" in asked:
         return asked
-    rest = {name: value for name, value in asked.items() if name not in ("prompt", *FIELDS)}
-    parameters = asked.get("parameters")
-    more = parameters if isinstance(parameters, dict) else {}
-    return {"inputs": asked["prompt"], "parameters": {**rest, **more}}
+    beside = {name: value for name, value in asked.items() if name not in ("prompt", *FIELDS)}
+    return {"inputs": asked["prompt"], "parameters": {**beside, **object_field(asked, "parameters")}}
+
+
+def warmed_up(loaded: LoadedModel) -> dict[str, Any]:
+    """The answer of a job that only asks for the model to be there."""
+    return {
+        "ready": True,
+        "load_seconds": loaded.load_seconds,
+        "from_cache": loaded.from_cache,
+        "version": loaded.version,
+    }
+
+
+def failed(error: RequestError) -> dict[str, Any]:
+    """What the package takes for the end of a job that failed."""
+    return {"error": orjson.dumps(problem_members(error)).decode()}

@@ -26,7 +26,8 @@ class MediaResults:
         if wanted in (None, "base64"):
             return lambda outputs: _replaced(outputs, _inline)
         if wanted != "s3":
-            raise BadInput("parameters.result", "one_of", f"must be base64 or s3, got {kind(wanted)}")
+            said = repr(wanted) if isinstance(wanted, str) else kind(wanted)
+            raise BadInput("parameters.result", "one_of", f"must be base64 or s3, got {said}")
         self.bucket.require()
         numbers = count()
 

@@ -14,6 +14,7 @@ from aiohttp.typedefs import Handler
 
 from moorage_worker.errors import BadInput, EngineFailed, RequestError, cause_line
 from moorage_worker.faces.json_body import json_response
+from moorage_worker.redaction import without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +41,14 @@ def _headers(error: RequestError) -> dict[str, str]:
     return {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
 
 
-def members(error: RequestError) -> dict[str, object]:
+def problem_members(error: RequestError) -> dict[str, object]:
     """As the members of a problem document (RFC 9457)."""
     body: dict[str, object] = {
         "type": "about:blank",
         "title": error.title,
         "status": error.status,
         "code": error.code,
-        "detail": str(error),
+        "detail": without_secrets(str(error)),
     }
     if isinstance(error, BadInput):
         body["errors"] = [{"field": error.field, "rule": error.rule, "message": error.message}]
@@ -55,12 +56,12 @@ def members(error: RequestError) -> dict[str, object]:
 
 
 def _problem(error: RequestError) -> web.Response:
-    return json_response(members(error), error.status, "application/problem+json", _headers(error))
+    return json_response(problem_members(error), error.status, "application/problem+json", _headers(error))
 
 
 def _protocol_error(error: RequestError) -> web.Response:
     status = 400 if isinstance(error, BadInput) else error.status
-    return json_response({"error": str(error)}, status, headers=_headers(error))
+    return json_response({"error": without_secrets(str(error))}, status, headers=_headers(error))
 
 
 def _http_error(error: web.HTTPException, *, protocol: bool) -> web.Response:

@@ -6,21 +6,28 @@ import threading
 import time
 from collections.abc import Callable
 
+from moorage_worker.pacing import Pace
+
 EVERY_SECONDS = 1.0  # between two words on how far it is
+
+Told = Callable[[float, str], None]
+
+
+def _untold(done: float, what: str) -> None:
+    """For a face that has no way to pass progress on."""
 
 
 class WatchedRun:
     """A `Run`. `told` is called from the engine's thread, not too often."""
 
-    def __init__(self, told: Callable[[float, str], None] | None = None) -> None:
+    def __init__(self, told: Told = _untold) -> None:
         self._told = told
-        self._told_at = 0.0
+        self._pace = Pace(EVERY_SECONDS)
         self._cancelled = threading.Event()
 
     def progress(self, done: float, what: str) -> None:
-        now = time.monotonic()
-        if self._told is not None and now - self._told_at >= EVERY_SECONDS:
-            self._told_at = now
+        # When all is done the answer itself is next, and a word that is overtaken by it would only confuse.
+        if done < 1 and not self.cancelled and self._pace.due(None, time.monotonic()):
             self._told(done, what)
 
     @property
