@@ -102,7 +102,11 @@ class Process:
         self.routes.publish(self.routes.current.with_route(route))
         self.runner.opened(deployment)
 
-    async def run(self) -> None:
+    async def run(self, *, deaf: bool = False) -> None:
+        """`deaf`: it does not hear that others wrote."""
+        if deaf:
+            await self.runner.run()
+
         async def follow() -> None:
             async for _ in self.store.changes():
                 self.runner.others_wrote()
@@ -132,11 +136,11 @@ class Yard:
     def target(self, deployment: str) -> str:
         return f"{self.worker.url}/{deployment}"
 
-    async def start(self, *serving: str, limits: JobLimits = LIMITS) -> Process:
+    async def start(self, *serving: str, limits: JobLimits = LIMITS, deaf: bool = False) -> Process:
         process = Process(self, limits)
         for deployment in serving:
             process.serve(deployment, self.target(deployment))
-        self._running[process] = asyncio.create_task(process.run())
+        self._running[process] = asyncio.create_task(process.run(deaf=deaf))
         return process
 
     async def stop(self, process: Process) -> None:

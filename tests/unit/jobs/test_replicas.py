@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any  # a job's input
@@ -226,6 +227,12 @@ async def test_a_key_that_is_refused_or_gone_is_a_failure(replica: Replica) -> N
 async def test_its_rate_limit_is_not_now(replica: Replica) -> None:
     answer = web.Response(status=429, headers={"retry-after": "3"})
     assert await ask(replica, answer, access=JOBS, token="rpa_key") == NotTaken(3.0)
+
+
+async def test_a_job_api_that_cannot_be_connected_is_not_now(replica: Replica) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        replica.url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    assert await ask(replica, web.Response(), access=JOBS, token="rpa_key") == NotTaken()
 
 
 async def test_who_is_cancelled_takes_the_request_along(replica: Replica) -> None:

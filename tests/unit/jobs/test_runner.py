@@ -173,7 +173,8 @@ async def test_a_job_that_nobody_takes_times_out_and_its_webhook_is_told(yard: Y
 
 async def test_a_job_of_a_queue_without_room_times_out_in_time(yard: Yard, worker: Worker) -> None:
     worker.script = for_ever
-    process = await yard.start("a", limits=replace(LIMITS, per_replica=1))
+    limits = replace(LIMITS, per_replica=1, lease=60.0, idle=60.0)  # nothing else makes it look
+    process = await yard.start("a", limits=limits)
     await yard.queue(process, "a")
     await worker.until(lambda worker: worker.busy == 1)
     id_ = await yard.queue(process, "a", ttl=0.2)
@@ -392,7 +393,7 @@ async def test_two_processes_run_each_job_once(yard: Yard, worker: Worker) -> No
 async def test_what_was_taken_over_is_stopped_here(yard: Yard, worker: Worker) -> None:
     """A process that was frozen past its lease: on waking it finds out, and its run ends."""
     worker.script = for_ever
-    process = await yard.start("a", limits=replace(LIMITS, lease=0.3))
+    process = await yard.start("a", limits=replace(LIMITS, lease=0.3), deaf=True)
     id_ = await yard.queue(process, "a")
     await worker.until(lambda worker: worker.busy == 1)
     row = await yard.job(id_)
