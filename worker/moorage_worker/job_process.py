@@ -19,7 +19,7 @@ from moorage_worker.arrival import Arrival
 from moorage_worker.cache.results import ResultBucket
 from moorage_worker.ending import EXIT_FAILED, EXIT_OK, end_process
 from moorage_worker.errors import cause_line
-from moorage_worker.faces.jobs import JobFace, TellProgress
+from moorage_worker.faces.jobs import Job, JobFace
 from moorage_worker.faces.media_results import MediaResults
 from moorage_worker.pool import InferencePool
 from moorage_worker.readiness import LoadedModel
@@ -35,7 +35,7 @@ def serve_jobs(settings: WorkerSettings) -> int:
     """Until a signal or a failed load ends it, which may be before this returns; returns the exit code."""
     import runpod  # half a second that only this face has to spend
 
-    service = _JobService(settings, runpod.serverless.progress_update)
+    service = _JobService(settings)
     sys.argv = sys.argv[:1]  # the package reads flags of its own there
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # what it prints must not come after our last line
@@ -43,15 +43,24 @@ def serve_jobs(settings: WorkerSettings) -> int:
     return service.last_words()
 
 
+async def send_progress(job: Job, word: object) -> None:
+    """As `runpod.serverless.progress_update` does, but returns when it is sent."""
+    from runpod.http_client import AsyncClientSession
+    from runpod.serverless.modules.rp_http import send_result
+
+    async with AsyncClientSession() as session:
+        await send_result(session, {"status": "IN_PROGRESS", "output": word}, job)
+
+
 class _JobService:
-    def __init__(self, settings: WorkerSettings, tell_progress: TellProgress) -> None:
+    def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._arrival = Arrival(settings)
         # The package bounds the jobs in hand. One that was cancelled may keep its thread for a while, and the
         # next has to wait then: a job that was taken cannot be sent away to come back later.
         pool = InferencePool(settings.threads, max_waiting=sys.maxsize)
         media = MediaResults(ResultBucket.of(settings.cache))
-        self.face = JobFace(settings.model_id, self._arrival, pool, media, tell_progress)
+        self.face = JobFace(settings.model_id, self._arrival, pool, media, send_progress)
         self._begun = False
         self._failure: BaseException | None = None
         self._ending: asyncio.Task[None] | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any  # a job is JSON of whoever sent it, and the package's own type for it
 
@@ -19,6 +19,7 @@ import orjson
 from moorage_worker.arrival import Arrival
 from moorage_worker.errors import BadInput, EngineFailed, ModelUnavailable, RequestError, cause_line
 from moorage_worker.faces.answers import FIELDS, answer
+from moorage_worker.faces.job_progress import JobProgress
 from moorage_worker.faces.json_body import object_field
 from moorage_worker.faces.media_results import MediaResults
 from moorage_worker.faces.problems import problem_members
@@ -31,13 +32,13 @@ from moorage_worker.readiness import LoadedModel, Stage
 log = logging.getLogger(__name__)
 
 Job = Mapping[str, Any]
-TellProgress = Callable[[Job, object], None]  # as `runpod.serverless.progress_update`
+SendProgress = Callable[[Job, object], Awaitable[None]]
 WARM_UP: Json = {"moorage": "warm_up"}
 LOADING_SECONDS = 2.0  # between two words on how far the same stage of loading is
 
 
 class JobFace:
-    """Used from the event loop of the `runpod` package; `tell_progress` from any thread."""
+    """Used from the event loop of the `runpod` package."""
 
     def __init__(
         self,
@@ -45,13 +46,13 @@ class JobFace:
         arrival: Arrival,
         pool: InferencePool,
         media: MediaResults,
-        tell_progress: TellProgress,
+        send_progress: SendProgress,
     ) -> None:
         self._model_id = model_id
         self._arrival = arrival
         self._pool = pool
         self._media = media
-        self._tell_progress = tell_progress
+        self._send_progress = send_progress
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -68,7 +69,8 @@ class JobFace:
         """The output of a job, or `{"error": …}` with the text of a problem document."""
         self._watch_task()
         try:
-            return await self._answer(job)
+            async with JobProgress(partial(self._send_progress, job)) as progress:
+                return await self._answer(job, progress)
         except RequestError as error:
             if isinstance(error, EngineFailed):
                 log.error("job %s: %s", job["id"], error)  # noqa: TRY400 - told without a traceback
@@ -84,13 +86,13 @@ class JobFace:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, job: Job) -> dict[str, Any]:
+    async def _answer(self, job: Job, progress: JobProgress) -> dict[str, Any]:
         asked: Json = job.get("input")
         if asked == WARM_UP:
-            return warmed_up(await self._model(job))
+            return warmed_up(await self._model(progress))
         request = request_of(asked)
-        loaded = await self._model(job)
-        run = WatchedRun(lambda done, what: self._tell_running(job, done, what))
+        loaded = await self._model(progress)
+        run = WatchedRun(lambda done, what: progress.tell(running(done, what)))
         try:
             return await self._pool.run(partial(self._infer, loaded, request, run))
         except asyncio.CancelledError:
@@ -102,7 +104,7 @@ class JobFace:
         found: dict[str, Any] = orjson.loads(answer(loaded, self._model_id, request, self._media, run))
         return found
 
-    async def _model(self, job: Job) -> LoadedModel:
+    async def _model(self, progress: JobProgress) -> LoadedModel:
         """The model, once it is there; until then the job tells how far it is. Raises ModelUnavailable."""
         if self._arrival.loaded.done():
             return self._loaded()
@@ -110,7 +112,7 @@ class JobFace:
 
         def tell(stage: Stage, percent: float | None) -> None:
             if pace.due(stage, time.monotonic()):
-                self._tell_progress(job, {"stage": stage.value, "percent": percent})
+                progress.tell({"stage": stage.value, "percent": percent})
 
         arrived, loop = asyncio.Event(), asyncio.get_running_loop()
         self._arrival.loaded.add_done_callback(lambda _: loop.call_soon_threadsafe(arrived.set))
@@ -124,9 +126,6 @@ class JobFace:
         except Exception as error:
             raise ModelUnavailable(f"the model cannot be loaded: {cause_line(error)}") from error
 
-    def _tell_running(self, job: Job, done: float, what: str) -> None:
-        self._tell_progress(job, {"stage": "running", "percent": round(100 * done, 1), "what": what})
-
 
 def request_of(asked: Json) -> dict[str, Json]:
     """`{"inputs", "parameters"}` of a job's input. `{"prompt": …}` is short for inputs, and what stands
@@ -137,6 +136,11 @@ def request_of(asked: Json) -> dict[str, Json]:
         return asked
     beside = {name: value for name, value in asked.items() if name not in ("prompt", *FIELDS)}
     return {"inputs": asked["prompt"], "parameters": {**beside, **object_field(asked, "parameters")}}
+
+
+def running(done: float, what: str) -> dict[str, Any]:
+    """How far an inference is, in the form of how far a model is."""
+    return {"stage": "running", "percent": round(100 * done, 1), "what": what}
 
 
 def warmed_up(loaded: LoadedModel) -> dict[str, Any]:

@@ -26,8 +26,7 @@ class WatchedRun:
         self._cancelled = threading.Event()
 
     def progress(self, done: float, what: str) -> None:
-        # When all is done the answer itself is next, and a word that is overtaken by it would only confuse.
-        if done < 1 and not self.cancelled and self._pace.due(None, time.monotonic()):
+        if not self.cancelled and self._pace.due(None, time.monotonic()):
             self._told(done, what)
 
     @property
