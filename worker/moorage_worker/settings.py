@@ -42,7 +42,7 @@ _OPTIONS = (
     ),
     Option("--dtype", "of the weights; default: by device", "MOORAGE_WORKER_DTYPE", choices=DTYPES),
     Option("--variant", "of the weight files, such as fp16", "MOORAGE_WORKER_VARIANT"),
-    Option("--host", "to listen on; default: 127.0.0.1, or 0.0.0.0 where PORT is set"),
+    Option("--host", "to listen on; default: 127.0.0.1, or 0.0.0.0 where the port is told by PORT"),
     Option("--port", "0 takes a free one and logs it", "PORT", WholeNumber(0, 65535), default=8000),
     Option(
         "--health-port",
@@ -105,6 +105,7 @@ def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> WorkerSet
     """Read command line and environment. Exits with code 2 and the rule that was broken on a mistake."""
     parser = argparse.ArgumentParser(
         prog="moorage-worker",
+        allow_abbrev=False,
         description="Serve one model: over HTTP, or as a RunPod job handler.",
         epilog="A variable in brackets stands for its flag; flags win. The cache and reports have variables "
         "of their own.",
@@ -129,8 +130,7 @@ def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> WorkerSet
         face=args.face,
         dtype=args.dtype,
         variant=args.variant,
-        # A load balancer comes from outside.
-        host=args.host or ("0.0.0.0" if environ.get("PORT") else "127.0.0.1"),  # noqa: S104
+        host=args.host or _default_host(argv, environ),
         port=args.port,
         health_port=args.health_port if args.health_port != args.port else None,
         health_path=_health_path(parser, environ),
@@ -151,6 +151,13 @@ def _check_job_face(parser: argparse.ArgumentParser, environ: Mapping[str, str])
         )
     if find_spec("runpod") is None:
         parser.error("--face jobs needs the package runpod; run: pip install 'moorage-worker[runpod]'")
+
+
+def _default_host(argv: Sequence[str], environ: Mapping[str, str]) -> str:
+    """A load balancer, which tells the port by PORT, comes from outside; a port that was asked for by hand is
+    this machine's affair, whatever PORT is meant for there."""
+    by_hand = any(word.partition("=")[0] == "--port" for word in argv)
+    return "0.0.0.0" if environ.get("PORT") and not by_hand else "127.0.0.1"  # noqa: S104
 
 
 def _health_path(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> str:
