@@ -21,6 +21,8 @@ def observation(sight: Sight) -> Observation:
             _all(sight.spec, ReplicaState.STOPPED, SHIM_DIED), stage="starting", message=SHIM_DIED
         )
     told = sight.snapshot
+    if told.worker not in (None, sight.spec.worker):  # it has not taken up the new spec yet
+        return Observation(_all(sight.spec, ReplicaState.STARTING), stage="starting")
     if not told.replicas and sight.spec.replicas:
         return Observation(_all(sight.spec, ReplicaState.STARTING), stage="starting")
     starting = any(r.state == ReplicaState.STARTING for r in told.replicas)

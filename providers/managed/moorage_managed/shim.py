@@ -15,7 +15,6 @@ import selectors
 import signal
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from moorage_managed.announce import announce
@@ -117,7 +116,7 @@ class Supervisor:
         spec = self._folder.spec()
         if spec is None:
             return
-        changed = replace(spec, replicas=self._spec.replicas) != self._spec
+        changed = spec.worker != self._spec.worker
         self._spec = spec
         self._around.log.say(f"told to run {spec.replicas} replica(s)")
         if changed:
@@ -169,6 +168,7 @@ class Supervisor:
             log_tail=tuple(self._around.log.tail) if trouble else (),
             limits=limits[0].means if limits else self._told.limits,
             cgroups=tuple(str(group) for one in limits for group in one.groups),
+            worker=self._spec.worker,
         )
 
 

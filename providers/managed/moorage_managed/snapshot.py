@@ -30,6 +30,7 @@ class Snapshot:
     log_tail: tuple[str, ...] = ()
     limits: str | None = None  # which mechanism holds the limits, in words
     cgroups: tuple[str, ...] = ()  # folders to remove at the end
+    worker: str | None = None  # `EndpointSpec.worker` of what runs; older supervisors do not tell it
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)

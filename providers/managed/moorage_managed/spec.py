@@ -6,9 +6,10 @@ The file is the reservation too: memory counts as taken from the moment it is in
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from moorage.domain.retry import Backoff
 
@@ -43,6 +44,11 @@ class EndpointSpec:
     gpu_bytes: int = 0
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     timings: Timings = Timings()
+
+    @property
+    def worker(self) -> str:
+        """The same for specs between which no worker needs to start afresh."""
+        return hashlib.sha256(replace(self, replicas=0).to_json().encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)

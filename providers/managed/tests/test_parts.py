@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,17 @@ from hypothesis import strategies as st
 
 import moorage_managed
 from moorage.domain.compute import Availability, Estimate, Requirements, RuntimeOption
+from moorage.domain.observation import ReplicaState
 from moorage.domain.retry import Backoff
 from moorage.ports import ProviderConfig
 from moorage_managed.announce import announce
 from moorage_managed.capacity import Reservation, Room, room
 from moorage_managed.gpus import parse_gpus
+from moorage_managed.endpoints import Sight
 from moorage_managed.limits import process_limits
 from moorage_managed.log_files import GENERATIONS, SUPERVISOR, LogWriter, read_since, read_tail
 from moorage_managed.machine import parse_meminfo
+from moorage_managed.observing import observation
 from moorage_managed.offers import Market, make_offers
 from moorage_managed.probe import Answer, read_answer
 from moorage_managed.processes import ProcessId
@@ -274,3 +278,24 @@ def test_an_announcement_removes_the_sockets_of_the_dead(tmp_path: Path) -> None
         announce(deep, "the-name")
         assert alive.recv(100) == b"the-name"
     assert not (deep / "dead").exists()
+
+
+class TestObserving:
+    spec = EndpointSpec("one", "cpu", 1, ("serve",), GB, GB, 1.0)
+    shim = ProcessId(1, 1)
+    ready = ReplicaSnapshot("0", "ready", port=4000)
+
+    def sight(self, spec: EndpointSpec, worker: str | None) -> Sight:
+        return Sight(spec, Snapshot(self.shim, (self.ready,), worker=worker), deleting=False, shim=self.shim)
+
+    def test_what_runs_the_spec_answers(self) -> None:
+        for spec in (self.spec, replace(self.spec, replicas=2)):
+            assert observation(self.sight(spec, self.spec.worker)).targets
+
+    def test_what_runs_an_older_spec_does_not(self) -> None:
+        changed = replace(self.spec, env={"A": "1"})
+        seen = observation(self.sight(changed, self.spec.worker))
+        assert [(r.state, r.url) for r in seen.replicas] == [(ReplicaState.STARTING, None)]
+
+    def test_a_supervisor_of_an_older_release_is_believed(self) -> None:
+        assert observation(self.sight(self.spec, None)).targets
