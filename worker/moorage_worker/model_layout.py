@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from moorage_worker.errors import LoadFailed
 from moorage_worker.json_types import JsonObject
-from moorage_worker.weight_files import one_set, read_weight_file
+from moorage_worker.weight_files import choose_variant, one_set, read_weight_file
 
 TEXT_CLASSIFICATION = "text-classification"
 FEATURE_EXTRACTION = "feature-extraction"
@@ -46,6 +46,8 @@ _TOKENIZER_FILES = frozenset(
         "sentencepiece.bpe.model",
         "special_tokens_map.json",
         "spiece.model",
+        "spm.model",
+        "tekken.json",
         "tokenizer.json",
         "tokenizer.model",
         "tokenizer_config.json",
@@ -75,6 +77,7 @@ _COMPONENT_FILES = _TOKENIZER_FILES | {
     "preprocessor_config.json",
     "processor_config.json",
     "scheduler_config.json",
+    "video_preprocessor_config.json",
 }
 # What the last word of an architecture's name says. The first that fits.
 _TASKS_BY_HEAD = (
@@ -118,30 +121,50 @@ def choose_engine(files: Collection[str], asked: str | None, available: Mapping[
 def _natural_engine(files: Collection[str]) -> str | None:
     if PIPELINE_INDEX in files:
         return "diffusers"
-    if graph_of(files) is not None:
+    # A text is written token by token, and one run of a graph makes one token at most.
+    if graph_of(files) is not None and not ("generation_config.json" in files and _has_root_weights(files)):
         return "onnx"
     if "modules.json" in files:
         return "sentence-transformers"
-    return "transformers" if "config.json" in files and _root_weights(files, None) else None
+    return "transformers" if _has_root_weights(files) else None
 
 
-def files_needed(engine: str, files: Collection[str], variant: str | None = None) -> list[str]:
-    """The files of a repository that an engine reads, sorted; of the sets of weights only one."""
-    if engine == "diffusers":
-        return sorted(_pipeline_files(files, variant))
-    small = {name for name in files if _is_small_file(name)}
+def _has_root_weights(files: Collection[str]) -> bool:
+    """Whether transformers can load the model: its settings with weights beside them."""
+    return "config.json" in files and bool(one_set(_root_files(files), None))
+
+
+def files_needed(
+    engine: str, files: Collection[str], variant: str | None = None, dtype: str | None = None
+) -> list[str]:
+    """The files of a repository that an engine reads, sorted; of the sets of weights only one.
+
+    `variant` and `dtype` are those of LoadOptions, with the rules of `weight_files.choose_variant`.
+    """
     if engine == "onnx":
-        return sorted(small | _onnx_weights(files))
-    if engine == "transformers":
-        return sorted(small | _root_weights(files, variant))
-    return sorted(small | one_set([name for name in files if _at_home(name)], variant))
+        return sorted(_small_files(files) | _onnx_weights(files))
+    if engine == "diffusers":
+        inside = _component_files(files)
+        small = {name for name in inside if PurePosixPath(name).name in _COMPONENT_FILES}
+        small |= {PIPELINE_INDEX} & set(files)
+    elif engine == "transformers":
+        inside, small = _root_files(files), _small_files(files)
+    else:
+        inside, small = [name for name in files if _at_home(name)], _small_files(files)
+    return sorted(small | one_set(inside, choose_variant(inside, variant, dtype)))
 
 
-def _pipeline_files(files: Collection[str], variant: str | None) -> set[str]:
-    # Each component has a folder. Weights at the root are the whole pipeline again, for other programs.
-    inside = [name for name in files if len(PurePosixPath(name).parts) == 2 and _at_home(name)]
-    small = {name for name in inside if PurePosixPath(name).name in _COMPONENT_FILES}
-    return {PIPELINE_INDEX} & set(files) | small | one_set(inside, variant)
+def _component_files(files: Collection[str]) -> list[str]:
+    """Each component has a folder. Weights at the root are the whole pipeline again, for other programs."""
+    return [name for name in files if len(PurePosixPath(name).parts) == 2 and _at_home(name)]
+
+
+def _root_files(files: Collection[str]) -> list[str]:
+    return [name for name in files if "/" not in name]
+
+
+def _small_files(files: Collection[str]) -> set[str]:
+    return {name for name in files if _is_small_file(name)}
 
 
 def missing_components(index: JsonObject, files: Collection[str]) -> list[str]:
@@ -169,10 +192,6 @@ def _is_small_file(name: str) -> bool:
 
 def _at_home(name: str) -> bool:
     return PurePosixPath(name).parts[0] not in _FOREIGN_FOLDERS
-
-
-def _root_weights(files: Collection[str], variant: str | None) -> set[str]:
-    return one_set([name for name in files if "/" not in name], variant)
 
 
 def _onnx_weights(files: Collection[str]) -> set[str]:

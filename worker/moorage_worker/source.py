@@ -56,11 +56,12 @@ def wanted_of(
     asked: str | None,
     available: Mapping[str, str | None],
     variant: str | None = None,
+    dtype: str | None = None,
 ) -> Wanted:
     """The engine for these files, with the rules of `choose_engine`, and what it reads of them, with those of
     `files_needed`."""
     engine = choose_engine(sizes, asked, available)
-    return Wanted(engine, {path: sizes[path] for path in files_needed(engine, sizes, variant)})
+    return Wanted(engine, {path: sizes[path] for path in files_needed(engine, sizes, variant, dtype)})
 
 
 def fetch(settings: WorkerSettings, progress: Progress = quiet) -> LocalModel:
@@ -97,7 +98,7 @@ def _bring(repository: HubRepository, settings: WorkerSettings, progress: Progre
 
 
 def _wanted(settings: WorkerSettings, sizes: Mapping[str, int]) -> Wanted:
-    return wanted_of(sizes, settings.engine, available_engines(), settings.variant)
+    return wanted_of(sizes, settings.engine, available_engines(), settings.variant, settings.dtype)
 
 
 def _model_cache(settings: WorkerSettings) -> ModelCache | None:

@@ -19,6 +19,7 @@ _NAME = re.compile(
 )
 _INDEX = re.compile(rf"{_STEM}\.(?P<format>safetensors|bin)\.index(?:\.(?P<variant>[a-z0-9_]+))?\.json")
 _SAFE = "safetensors"
+_BY_DTYPE = {"float16": "fp16", "F16": "fp16", "bfloat16": "bf16", "BF16": "bf16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,22 @@ def _one_set_of(files: list[WeightFile], wanted: str | None) -> list[WeightFile]
     return [file for file in ours if file.format == form]
 
 
-def choose_variant(paths: Collection[str], asked: str | None) -> str | None:
-    """The variant to tell the library: the asked one where the model has it; else the one that is the only
-    set of some folder, as in a copy that was made of one variant; else None."""
+def choose_variant(paths: Collection[str], asked: str | None, dtype: str | None = None) -> str | None:
+    """The variant to read, and to tell the library.
+
+    The asked one where the model has it; with none asked, the one saved in `dtype` (a name of LoadOptions)
+    where each folder with weights has it, as it is half the bytes for the same numbers; else the one that is
+    the only set of some folder, as in a copy that was made of one variant; else None.
+    """
     files = [file for file in map(read_weight_file, paths) if file is not None]
     if asked is not None and any(file.variant == asked for file in files):
         return asked
-    plain = {file.folder for file in files if file.variant is None}
+    saved = _BY_DTYPE.get(dtype or "") if asked is None else None
+    if saved is not None and files and {f.folder for f in files} == _folders_with(saved, files):
+        return saved
+    plain = _folders_with(None, files)
     return min((f.variant for f in files if f.variant is not None and f.folder not in plain), default=None)
+
+
+def _folders_with(variant: str | None, files: Collection[WeightFile]) -> set[str]:
+    return {file.folder for file in files if file.variant == variant}

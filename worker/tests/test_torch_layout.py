@@ -15,6 +15,7 @@ from moorage_worker.model_layout import (
 )
 from moorage_worker.weight_files import choose_variant
 
+BOTH = ["unet/model.safetensors", "unet/model.fp16.safetensors"]
 USABLE: dict[str, str | None] = dict.fromkeys(
     ["onnx", "sentence-transformers", "transformers", "diffusers"], None
 )
@@ -94,6 +95,8 @@ def test_a_language_model_takes_the_weights_at_its_root() -> None:
         (["config.json", "pytorch_model.bin"], "transformers"),
         (["config.json", "model.safetensors", "modules.json"], "sentence-transformers"),
         (["config.json", "model.safetensors", "onnx/model.onnx"], "onnx"),
+        (["config.json", "generation_config.json", "model.safetensors", "onnx/model.onnx"], "transformers"),
+        (["config.json", "generation_config.json", "onnx/model.onnx"], "onnx"),
     ],
 )
 def test_the_engine_follows_the_files(files: list[str], engine: str) -> None:
@@ -134,19 +137,34 @@ def test_missing_components_are_those_that_the_index_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "asked", "variant"),
+    ("files", "asked", "dtype", "variant"),
     [
-        (["unet/model.safetensors", "unet/model.fp16.safetensors"], None, None),
-        (["unet/model.safetensors", "unet/model.fp16.safetensors"], "fp16", "fp16"),
-        (["unet/model.safetensors"], "fp16", None),
-        (["unet/model.fp16.safetensors", "vae/model.safetensors"], None, "fp16"),
-        ([], "fp16", None),
+        (BOTH, None, None, None),
+        (BOTH, "fp16", None, "fp16"),
+        (BOTH, "fp16", "F32", "fp16"),
+        (BOTH, None, "F16", "fp16"),
+        (BOTH, None, "float16", "fp16"),
+        (BOTH, None, "BF16", None),
+        (BOTH, "ema", "F16", None),
+        ([*BOTH, "vae/model.safetensors"], None, "F16", None),
+        (["unet/model.safetensors"], "fp16", "F16", None),
+        (["unet/model.fp16.safetensors", "vae/model.safetensors"], None, None, "fp16"),
+        (["unet/model.bf16.safetensors"], None, "F16", "bf16"),
+        ([], "fp16", "F16", None),
     ],
 )
-def test_the_variant_that_is_told_to_the_library(
-    files: list[str], asked: str | None, variant: str | None
+def test_the_variant_that_is_read_follows_the_wish_then_the_precision(
+    files: list[str], asked: str | None, dtype: str | None, variant: str | None
 ) -> None:
-    assert choose_variant(files, asked) == variant
+    assert choose_variant(files, asked, dtype) == variant
+
+
+def test_half_the_bytes_are_fetched_for_half_precision() -> None:
+    whole = ["model_index.json", "unet/config.json", *BOTH]
+    half = ["model_index.json", "unet/config.json", "unet/model.fp16.safetensors"]
+    assert files_needed("diffusers", whole, dtype="F16") == half
+    assert files_needed("diffusers", half, dtype="F16") == half  # as when a copy is read again
+    assert files_needed("diffusers", whole) == sorted(set(whole) - {BOTH[1]})
 
 
 @pytest.mark.parametrize(
@@ -158,6 +176,8 @@ def test_the_variant_that_is_told_to_the_library(
         (None, "fp16", Device(CUDA, bfloat16=True), "float16"),
         ("bfloat16", None, Device(CUDA), "float16"),
         ("float32", "fp16", Device(CUDA), "float32"),
+        ("F16", None, Device(CUDA, bfloat16=True), "float16"),
+        ("BF16", None, Device(CUDA, bfloat16=True), "bfloat16"),
     ],
 )
 def test_precision_follows_the_wish_the_files_and_the_device(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moorage_worker.engines.load_options import DTYPES
+from moorage_worker.engines.load_options import DTYPES, TORCH_NAMES
 from moorage_worker.errors import LoadFailed
 
 CPU, CUDA = "cpu", "cuda"
@@ -30,7 +30,7 @@ def find_device() -> Device:
 
 
 def choose_dtype(asked: str | None, variant: str | None, device: Device) -> str:
-    """One of DTYPES.
+    """The name in torch of what to compute in.
 
     On a CPU always float32: half precision is slow there or missing. On a GPU what is asked for, else what
     the weights were saved in, else half precision; bfloat16 becomes float16 where the GPU lacks it.
@@ -40,5 +40,5 @@ def choose_dtype(asked: str | None, variant: str | None, device: Device) -> str:
         raise LoadFailed(f"dtype {asked} is not known; use one of {', '.join(DTYPES)}")
     if device.kind == CPU:
         return "float32"
-    wanted = asked or _BY_VARIANT.get(variant or "", "bfloat16")
+    wanted = TORCH_NAMES[asked] if asked else _BY_VARIANT.get(variant or "", "bfloat16")
     return "float16" if wanted == "bfloat16" and not device.bfloat16 else wanted

@@ -40,7 +40,7 @@ def load(folder: ModelFolder, options: LoadOptions) -> Engine:
         raise LoadFailed(f"{PIPELINE_INDEX} names {', '.join(missing)}, and not all files of it are there")
     task = choose_task(options.task, *_call_of(index))
     torch.set_num_threads(options.threads)
-    variant, device = choose_variant(files, options.variant), find_device()
+    variant, device = choose_variant(files, options.variant, options.dtype), find_device()
     dtype = choose_dtype(options.dtype, variant, device)
     _quieten()
     try:

@@ -49,7 +49,7 @@ def load(folder: ModelFolder, options: LoadOptions) -> Engine:
             f"(architectures in config.json: {named})"
         )
     torch.set_num_threads(options.threads)
-    variant, device = choose_variant(files, options.variant), find_device()
+    variant, device = choose_variant(files, options.variant, options.dtype), find_device()
     dtype = choose_dtype(options.dtype, variant, device)
     # Any: the library's auto classes take these by name.
     weights: dict[str, Any] = {"dtype": getattr(torch, dtype), "variant": variant}
