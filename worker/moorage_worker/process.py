@@ -39,7 +39,7 @@ async def serve(settings: WorkerSettings) -> int:
     media = MediaResults(ResultBucket.of(settings.cache))
     context = ServingContext(settings.model_id, settings.model, arrival.readiness, pool, media)
     try:
-        ports = await _listen(settings, context)
+        ports = await listen(settings, context)
     except OSError as error:
         log.error("cannot listen: %s", error)  # noqa: TRY400  # the error names the address
         return EXIT_FAILED
@@ -60,12 +60,14 @@ async def serve(settings: WorkerSettings) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Port:
+class Port:
+    """One that is listened on, and the application behind it."""
+
     runner: web.AppRunner
     site: web.TCPSite
 
 
-async def _listen(settings: WorkerSettings, context: ServingContext) -> list[_Port]:
+async def listen(settings: WorkerSettings, context: ServingContext) -> list[Port]:
     """The port of the service, and that of a load balancer's probe where it is another. Raises OSError."""
     service = await _open(build_app(context, settings.health_path), settings.host, settings.port)
     log.info("listening on %s, model %s", service.site.name, settings.model_id)
@@ -76,10 +78,10 @@ async def _listen(settings: WorkerSettings, context: ServingContext) -> list[_Po
     return [service, probe]
 
 
-async def _open(app: web.Application, host: str, port: int) -> _Port:
+async def _open(app: web.Application, host: str, port: int) -> Port:
     # A handler whose caller went away is cancelled, so that it can stop what it works on.
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_SECONDS, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, host, port, backlog=1024)
     await site.start()
-    return _Port(runner, site)
+    return Port(runner, site)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import socket
 import threading
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,18 @@ import httpx
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from worker_harness import tiny_models
+from worker_harness import stepping, tiny_models
 from worker_harness.running import DIGITS, StartWorker, WorkerProcess
+from worker_harness.stepping import SteppingEngine
 
+from moorage_worker.cache.results import ResultBucket
 from moorage_worker.errors import LoadFailed
+from moorage_worker.faces.context import ServingContext
+from moorage_worker.faces.media_results import MediaResults
 from moorage_worker.loading import load_model
-from moorage_worker.pool import retry_after
+from moorage_worker.logs import OneLineFormatter
+from moorage_worker.pool import InferencePool, retry_after
+from moorage_worker.process import Port, listen
 from moorage_worker.readiness import Readiness
 from moorage_worker.settings import parse_settings
 
@@ -170,6 +178,65 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_0(slow: WorkerProcess) -> 
     assert request.status == 200
     assert slow.exit_code() == 0
     assert slow.lines[-1].endswith("stopped")
+
+
+class Serving:
+    """The service on a port, in this process, over an engine that steps."""
+
+    def __init__(self, ports: list[Port], engine: SteppingEngine) -> None:
+        self.url = ports[0].site.name
+        self.engine = engine
+
+    async def ask(self, inputs: object) -> httpx.Response:
+        async with httpx.AsyncClient(timeout=20) as client:
+            return await client.post(f"{self.url}/infer", json={"inputs": inputs})
+
+
+@pytest.fixture
+async def serving() -> AsyncIterator[Serving]:
+    settings = parse_settings(["--model", str(DIGITS), "--port", "0", "--threads", "1"], {})
+    engine, readiness = SteppingEngine(), Readiness()
+    readiness.model = stepping.loaded(engine)
+    media = MediaResults(ResultBucket.of(settings.cache))
+    ports = await listen(settings, ServingContext("m", "m", readiness, InferencePool(1, 10), media))
+    yield Serving(ports, engine)
+    engine.let_go.set()
+    for port in ports:
+        await port.runner.cleanup()
+
+
+async def test_a_caller_that_goes_away_is_not_worked_for(serving: Serving) -> None:
+    caller = asyncio.create_task(serving.ask("unwanted"))
+    assert await asyncio.to_thread(serving.engine.started.wait, 20)
+    waiting = asyncio.create_task(serving.ask("wanted"))
+    caller.cancel()
+    assert await asyncio.to_thread(serving.engine.stopped.wait, 20)
+    serving.engine.let_go.set()
+    assert (await waiting).json()["outputs"]["inputs"] == "wanted"
+    assert serving.engine.asked == ["unwanted", "wanted"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "member"),
+    [("/infer", {"inputs": 1}, "detail"), ("/v2/models/m/infer", {"inputs": []}, "error")],
+)
+async def test_what_breaks_is_told_and_logged_without_secrets(
+    serving: Serving,
+    path: str,
+    body: object,
+    member: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_do_not_tell")
+    caplog.handler.setFormatter(OneLineFormatter())
+    serving.engine.failure = OSError("refused hf_do_not_tell")
+    serving.engine.let_go.set()
+    async with httpx.AsyncClient() as client:
+        answer = await client.post(serving.url + path, json=body)
+    assert (answer.status_code, answer.json()[member]) == (500, "OSError: refused <HF_TOKEN>")
+    assert "refused <HF_TOKEN>" in caplog.text
+    assert "hf_do_not_tell" not in caplog.text
 
 
 @pytest.mark.parametrize(
