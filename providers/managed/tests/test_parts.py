@@ -20,8 +20,8 @@ from moorage.domain.retry import Backoff
 from moorage.ports import ProviderConfig
 from moorage_managed.announce import announce
 from moorage_managed.capacity import Reservation, Room, room
-from moorage_managed.gpus import parse_gpus
 from moorage_managed.endpoints import Sight
+from moorage_managed.gpus import parse_gpus
 from moorage_managed.limits import process_limits
 from moorage_managed.log_files import GENERATIONS, SUPERVISOR, LogWriter, read_since, read_tail
 from moorage_managed.machine import parse_meminfo
