@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
-DISTRIBUTIONS := -e . -e providers/managed -e providers/runpod -e registries -e worker
+DISTRIBUTIONS := -e . -e providers/kubernetes -e providers/managed -e providers/runpod -e registries -e worker
 # Most tests wait more than they compute.
 JOBS ?= 4
 
@@ -11,7 +11,7 @@ JOBS ?= 4
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.lock pyproject.toml providers/managed/pyproject.toml providers/runpod/pyproject.toml registries/pyproject.toml worker/pyproject.toml
+$(VENV)/.installed: requirements.lock pyproject.toml providers/kubernetes/pyproject.toml providers/managed/pyproject.toml providers/runpod/pyproject.toml registries/pyproject.toml worker/pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
@@ -56,7 +56,7 @@ bench: setup
 lock:
 	@test -x $(BIN)/uv || ($(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv==$(UV_VERSION))
 	$(BIN)/uv pip compile requirements.in --upgrade --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
-		--no-emit-package moorage --no-emit-package moorage-managed --no-emit-package moorage-registries \
+		--no-emit-package moorage --no-emit-package moorage-kubernetes --no-emit-package moorage-managed --no-emit-package moorage-registries \
 		--no-emit-package moorage-runpod --no-emit-package moorage-worker -o requirements.lock
 
 clean:

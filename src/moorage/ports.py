@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
 
+from moorage.domain.cluster import Cluster, ClusterReport, NodeGroup
 from moorage.domain.compute import Bill, Feature, Offer, Requirements, Serverless
 from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment, Handle, Phase
@@ -27,7 +28,9 @@ from moorage.domain.model import (
     Source,
     UploadedModel,
 )
+from moorage.domain.model_version import ModelVersion
 from moorage.domain.observation import Observation
+from moorage.domain.workload import Workload
 
 # -- small ones ---------------------------------------------------------------------------------------
 
@@ -129,6 +132,15 @@ class WorkerCache:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistryAccess:
+    """What opens a private registry of images; `server` is its host."""
+
+    server: str
+    username: str = field(repr=False)
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class RevisionPlan:
     """All that a provider needs to run one revision. `env` and `hub_token` are opened secrets."""
 
@@ -150,6 +162,9 @@ class RevisionPlan:
     callback: Callback | None = None  # None: this service cannot be reached by a worker
     dtype: str | None = None  # of the weights, where the model's spec knows better than its files
     variant: str | None = None
+    max_replicas: int = 1  # up to which an autoscaler may go; `replicas` is the least
+    workload: Workload | None = None
+    registry: RegistryAccess | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,11 +251,49 @@ class Billing(Protocol):
 
 
 @runtime_checkable
+class Stop(Protocol):
+    """A provider whose endpoints can be without a replica and keep the rest: volumes, addresses, names. One
+    that cannot has its endpoint deleted, and made again."""
+
+    async def stop(self, handle: Handle, credentials: Credentials | None) -> Absent | StillThere:
+        """`Absent` when no replica is left. `apply` starts it again. Raises Gone."""
+
+
+@runtime_checkable
+class Wake(Protocol):
+    """A provider whose endpoints may be let down to no replica by their autoscaler (`Observation.asleep`)."""
+
+    async def wake(self, handle: Handle, credentials: Credentials | None) -> None:
+        """Have it start a replica now, whatever the autoscaler thinks, until one is ready. Raises Gone."""
+
+
+@runtime_checkable
+class Clusters(Protocol):
+    """A provider whose accounts are clusters that organizations import."""
+
+    def read_access(self, given: Mapping[str, str]) -> Mapping[str, str]:
+        """The values of the credential, out of what a user gave: `kubeconfig`, or `server`,
+        `certificate_authority` and `token`; and the optional ones. Asks nobody. Raises Rejected, by field."""
+
+    async def check(self, credentials: Credentials) -> ClusterReport:
+        """What the cluster has, and what we may do there. One that cannot be read has a `problem`."""
+
+
+@runtime_checkable
 class Watch(Protocol):
-    """A provider that tells when something changed, so that nobody has to poll it."""
+    """A provider that tells when something changed, so that nobody has to poll it. It is watched once for
+    each account, or with None where it needs none."""
 
     def watch(self, credentials: Credentials | None) -> AsyncIterator[str]:
         """External names whose state may have changed since the watch began, without end."""
+
+
+class Resolve(Protocol):
+    """The one guard for outgoing connections, for providers that connect where users say."""
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        """IP addresses that may be connected to now. Raises OutgoingRefused when the host is, or leads to, an
+        address that is not public and that the operator did not allow; OSError when it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +307,7 @@ class ProviderConfig:
     installation: str = (
         ""  # tells what this installation made from what another one did with the same account
     )
+    resolve: Resolve | None = None  # the guard for addresses that users gave
 
 
 # -- store ------------------------------------------------------------------------------------------------
@@ -270,6 +324,9 @@ Row = (
     | WebhookSecret
     | Job
     | JobPayload
+    | Cluster
+    | NodeGroup
+    | ModelVersion
 )
 Claimable = Literal["deployments", "deliveries", "jobs"]
 T = TypeVar("T")
@@ -376,7 +433,9 @@ class Store(Protocol):
         """All or nothing, durable when it returns. Raises AlreadyExists or StaleWrite.
 
         AlreadyExists has the row's kind (`deployment`, `api_key`, …) and the key that was met: the name of a
-        deployment or a user, else the id. Whoever is cancelled while waiting does not know what came of it.
+        deployment, a user or a cluster, `name version` of a model version, else the id. Clusters and model
+        versions that were removed hold no name. Whoever is cancelled while waiting does not know what came
+        of it.
         """
 
     async def deployment(self, deployment_id: str, organization_id: str | None = None) -> Deployment | None:
@@ -423,6 +482,23 @@ class Store(Protocol):
         self, *, organization_id: str | None = None, provider: str | None = None
     ) -> Sequence[ProviderCredential]:
         """Oldest first, the removed ones too; of all organizations where none is given."""
+
+    async def cluster(self, cluster_id: str, organization_id: str) -> Cluster | None:
+        """A removed one too."""
+
+    async def clusters(self, organization_id: str) -> Sequence[Cluster]:
+        """Those that are there, oldest first."""
+
+    async def node_groups(self, organization_id: str, cluster_id: str | None = None) -> Sequence[NodeGroup]:
+        """Those that are there, oldest first; of all clusters of the organization where none is given."""
+
+    async def model_version(self, model_id: str, organization_id: str) -> ModelVersion | None:
+        """A removed one too."""
+
+    async def model_versions(
+        self, organization_id: str, cursor: str | None, limit: int
+    ) -> Page[ModelVersion]:
+        """Those that are there, newest first. Raises ValueError for a cursor that is none of ours."""
 
     async def idempotency_record(self, record_id: str) -> IdempotencyRecord | None: ...
 

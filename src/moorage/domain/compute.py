@@ -6,11 +6,14 @@ for everything that was not chosen, because a user who cannot be placed needs th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from moorage.domain.cluster import NodeGroup
 from moorage.domain.model import SizedItem
+from moorage.domain.workload import Workload
 
 GIB = 1024**3
 GB = 10**9
@@ -35,6 +38,8 @@ class Feature(StrEnum):
     SEVERAL_REPLICAS = "several_replicas"
     SERVERLESS = "serverless"
     MODEL_CACHE = "model_cache"
+    WORKLOAD = "workload"  # resources, ports, volumes and scaling of a container
+    CLUSTER = "cluster"  # a cluster or node groups were named
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,8 @@ class Offer:
     load_seconds: float | None = None
     note: str | None = None  # e.g. how much is free of how much
     by_running: bool = False  # billed by the replicas that run, as `Observation.running` tells; else by all
+    account: str | None = None  # the stored credential under which it was offered
+    ref: Mapping[str, str] = field(default_factory=dict)  # what the provider wants to find in it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +148,9 @@ class Requirements:
     spot: bool | None = None
     serverless: Serverless = Serverless()
     model_cache: bool = False
+    max_replicas: int = 1
+    workload: Workload | None = None
+    node_groups: tuple[NodeGroup, ...] = ()  # of the account that is asked, as the service knows them
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +164,8 @@ class PlacementPolicy:
     spot: bool | None = None
     max_price_per_hour: float | None = None
     own_accounts_only: bool = False
+    cluster: str | None = None  # id of an imported cluster
+    node_groups: tuple[str, ...] = ()  # ids; empty: any of the cluster's
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from enum import StrEnum
 from moorage.domain.compute import Estimate, PlacementPolicy, RefusedOffer, Rung, Serverless
 from moorage.domain.model import ModelCache, ModelProfile, Source
 from moorage.domain.observation import Access, WorkerReport
+from moorage.domain.workload import Workload
 
 
 class Phase(StrEnum):
@@ -60,7 +61,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentSpec:
-    """What the owner asked for. `secrets` is sealed JSON `{"env": …, "hf_token": …, "cache": …}`, or None.
+    """What the owner asked for. `secrets` is sealed JSON of `env`, `hf_token`, `cache`, `registry`, or None.
     `credentials` has the id of a stored credential for each provider that needs one and has one."""
 
     source: Source
@@ -77,6 +78,9 @@ class DeploymentSpec:
     serverless: Serverless = Serverless()
     cache: ModelCache = ModelCache()
     credentials: Mapping[str, str] = field(default_factory=dict)
+    workload: Workload | None = None
+    model_version_id: str | None = None  # of a registered model, where `source` came from one
+    stopped: bool = False  # its owner wants no replica, and to keep the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,7 @@ class Attempt:
     handle: Handle | None = None  # None: intent stored, effect unknown
     refusal: RefusedOffer | None = None  # set: no capacity; being removed, then the next rung
     failed: bool = False  # set: `status.failure` says why; being removed, then `failed`
+    generation: int = 1  # of the spec that was given to the provider last
 
     @property
     def abandoned(self) -> bool:
@@ -169,7 +174,8 @@ class Status:
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """`version` counts writes and is what compare-and-set compares; `due_at` is when the engine should look
-    again, None for never; both are kept by the store as columns. `report` is written by its workers."""
+    again, None for never; both are kept by the store as columns. `report` is written by its workers.
+    `generation` counts changes of the spec, `wake_at` is when somebody last wanted it awake."""
 
     id: str
     organization_id: str
@@ -181,6 +187,8 @@ class Deployment:
     revision: int = 1
     deleted_at: datetime | None = None  # set: its owner wants it gone
     report: WorkerReport | None = None
+    generation: int = 1
+    wake_at: datetime | None = None
     due_at: datetime | None = None
     version: int = 0
 

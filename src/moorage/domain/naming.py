@@ -10,6 +10,7 @@ import base64
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 _EXTERNAL = re.compile(r"mrg-(?P<id>[a-z2-7]{26})-r(?P<revision>\d{1,6})-a(?P<attempt>\d{1,6})")
 
@@ -27,9 +28,21 @@ def encode(raw: bytes) -> str:
     return text.translate(_TO_NAME)
 
 
+def uuid_of(id_: str) -> UUID:
+    """The same 128 bits as a UUID, for surfaces whose documents speak of UUIDs. Raises ValueError for an id
+    that is none of `new_id`'s form."""
+    text = id_.partition("_")[2].translate(_FROM_NAME).upper()
+    return UUID(bytes=base64.b32hexdecode(text + "=" * (-len(text) % 8)))
+
+
+def id_of(prefix: str, uuid: UUID) -> str:
+    return f"{prefix}_{encode(uuid.bytes)}"
+
+
 _HEX_ALPHABET = "0123456789abcdefghijklmnopqrstuv"
 _NAME_ALPHABET = "234567abcdefghijklmnopqrstuvwxyz"
 _TO_NAME = str.maketrans(_HEX_ALPHABET, _NAME_ALPHABET)
+_FROM_NAME = str.maketrans(_NAME_ALPHABET, _HEX_ALPHABET)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,10 +43,18 @@ class Face(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Access:
     """How the replicas of an endpoint are spoken to. `bearer` names the credential value that goes with every
-    request as a bearer token; None: none does."""
+    request as a bearer token; None: none does. `authority` names the value with the PEM of the only authority
+    whose certificates are believed, `certificate` and `key` those with the PEM of our own certificate."""
 
     face: Face = Face.HTTP
     bearer: str | None = None
+    authority: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+
+    @property
+    def needs_credentials(self) -> bool:
+        return any((self.bearer, self.authority, self.certificate))
 
 
 class WorkerState(StrEnum):
@@ -77,7 +85,8 @@ class Observation:
 
     `ref` is what the provider wants to find in the handle at its next look, besides what is there; the engine
     stores it. `drift` says what somebody changed behind our back, in words; the engine then applies the plan
-    again. `running` is how many replicas are billed now, where that is not simply all of them.
+    again. `running` is how many replicas are billed now, where that is not simply all of them. `asleep` says
+    that its autoscaler has let the last replica go; `updating` that some replicas run an older plan still.
     """
 
     replicas: tuple[Replica, ...]
@@ -89,6 +98,8 @@ class Observation:
     ref: Mapping[str, str] | None = None
     drift: str | None = None
     running: int | None = None
+    asleep: bool = False
+    updating: bool = False
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""Kubernetes as a provider: clusters that organizations import, by server-side apply."""
