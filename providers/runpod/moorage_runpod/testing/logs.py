@@ -35,7 +35,8 @@ class Log:
         self.changes = Changes()
 
     def write(self, text: str, source: str = CONTAINER) -> None:
-        self._last = max(self._clock(), self._last + _TICK)
+        # Whole microseconds, as readers see them: a time that was rounded on its way finds its line again.
+        self._last = round(max(self._clock(), self._last + _TICK), 6)
         self._lines.append(LogLine(self._last, source, text))
         del self._lines[:-KEPT_LINES]
         self.changes.tell()
