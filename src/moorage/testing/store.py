@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeAlias, TypeVar
 
+from moorage.domain.cluster import Cluster, NodeGroup
 from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment
 from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, ProviderCredential, User
 from moorage.domain.job import Job, JobPayload
+from moorage.domain.model_version import ModelVersion
 from moorage.errors import AlreadyExists, StaleWrite
 from moorage.ports import (
     Append,
@@ -34,6 +36,7 @@ from moorage.ports import (
     model_of,
     provider_of,
 )
+from moorage.testing.store_clusters import Brought
 from moorage.testing.store_jobs import JobQueues
 from moorage.testing.store_pages import page
 
@@ -53,6 +56,9 @@ _KINDS: dict[type, str] = {
     JobPayload: "job_payload",
     Receiver: "receiver",
     WebhookSecret: "webhook_secret",
+    Cluster: "cluster",
+    NodeGroup: "node_group",
+    ModelVersion: "model_version",
 }
 _CLAIMED: dict[Claimable, str] = {"deployments": "deployment", "deliveries": "delivery", "jobs": "job"}
 _Leased = Deployment | Delivery | Job
@@ -84,7 +90,7 @@ class Memory:
     listeners: dict[asyncio.Event, MemoryStore] = field(default_factory=dict)
 
 
-class MemoryStore(JobQueues):
+class MemoryStore(JobQueues, Brought):
     """A `moorage.ports.Store`. Give two of them one `Memory` to have two processes' views of it."""
 
     def __init__(self, memory: Memory | None = None) -> None:
@@ -361,6 +367,11 @@ def _unique(cell: Cell) -> tuple[Key, str] | None:
             return ("api_key", key.hash), key.id
         case Deployment() as deployment if cell.holds_name:
             return ("deployment", deployment.organization_id, deployment.name), deployment.name
+        case Cluster(removed_at=None) as cluster:
+            return ("cluster", cluster.organization_id, cluster.name), cluster.name
+        case ModelVersion(removed_at=None) as model:
+            name = (model.name, model.model_version)
+            return ("model_version", model.organization_id, *name), " ".join(name)
     return None
 
 

@@ -21,12 +21,14 @@ from moorage.domain.identity import IdempotencyRecord, Organization
 from moorage.domain.model import ContainerImage, UploadedModel
 from moorage.errors import AlreadyExists, StaleWrite
 from moorage.ports import Append, DeliveryFilter, DeploymentFilter, Insert, Page, Row, Store, Update, Write
+from moorage.testing.store_clusters_contract import BroughtContract
 from moorage.testing.store_jobs_contract import JobContract
 from moorage.testing.store_leases_contract import LeaseContract
 from moorage.testing.store_rows import (
     NOW,
     after,
     api_key,
+    cluster,
     credential,
     delivery,
     deployment,
@@ -35,6 +37,8 @@ from moorage.testing.store_rows import (
     job,
     job_input,
     lease,
+    model_version,
+    node_group,
     read_deployment,
     user,
 )
@@ -54,7 +58,7 @@ async def all_pages(turn: Callable[[str | None], Awaitable[Page[T]]]) -> list[T]
             return items
 
 
-class StoreContract(JobContract, LeaseContract):
+class StoreContract(BroughtContract, JobContract, LeaseContract):
     """Subclass it and give it `store` and `second`."""
 
     # -- units of work
@@ -67,6 +71,8 @@ class StoreContract(JobContract, LeaseContract):
             (api_key(), lambda s: s.api_key("key_1", "org_a")),
             (api_key(), lambda s: s.api_key_by_hash(f"{1:064x}")),
             (credential(), lambda s: s.provider_credential("crd_1")),
+            (cluster(), lambda s: s.cluster("cls_0001", "org_a")),
+            (model_version(), lambda s: s.model_version("mdl_0001", "org_a")),
             (
                 IdempotencyRecord("org_a k", "org_a", "f", 202, "sealed", NOW),
                 lambda s: s.idempotency_record("org_a k"),
@@ -173,6 +179,9 @@ class StoreContract(JobContract, LeaseContract):
             (deployment(), replace(deployment(2), name="name-1"), "deployment", "name-1"),
             (user(), user(2), "user", "ada"),
             (api_key(), replace(api_key(2), hash=f"{1:064x}"), "api_key", "key_2"),
+            (cluster(), replace(cluster(2), name="name-1"), "cluster", "name-1"),
+            (node_group(), replace(node_group(2), id="ngp_0001"), "node_group", "ngp_0001"),
+            (model_version(), replace(model_version(2), name="name-1"), "model_version", "name-1 1.0"),
             (
                 IdempotencyRecord("org_a k", "org_a", "f", 202, "s", NOW),
                 IdempotencyRecord("org_a k", "org_a", "g", 202, "s", NOW),

@@ -10,9 +10,10 @@ from typing import TypeVar
 
 from moorage.domain.delivery import Delivery
 from moorage.domain.deployment import Deployment
+from moorage.domain.model_version import ModelVersion
 from moorage.ports import Page
 
-P = TypeVar("P", Deployment, Delivery)
+P = TypeVar("P", Deployment, Delivery, ModelVersion)
 
 
 def page(rows: Iterable[P], cursor: str | None, limit: int) -> Page[P]:
@@ -25,7 +26,7 @@ def page(rows: Iterable[P], cursor: str | None, limit: int) -> Page[P]:
     return Page(items, _encode(_position(items[-1])) if more else None)
 
 
-def _position(row: Deployment | Delivery) -> tuple[datetime, str]:
+def _position(row: Deployment | Delivery | ModelVersion) -> tuple[datetime, str]:
     return row.created_at, row.id
 
 

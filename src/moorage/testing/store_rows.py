@@ -6,12 +6,14 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from moorage.domain.cluster import Cluster, NodeGroup
 from moorage.domain.delivery import Delivery
 from moorage.domain.deployment import Deployment, DeploymentSpec, Phase, Status
 from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, ProviderCredential, Role, User
 from moorage.domain.job import Job, JobPayload, JobPolicy, input_id
-from moorage.domain.model import HubModel
+from moorage.domain.model import ContainerImage, HubModel
+from moorage.domain.model_version import ImportState, ModelKind, ModelVersion
 from moorage.ports import Lease, Store
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -83,6 +85,46 @@ def api_key(number: int = 1, organization: str = "org_a") -> ApiKey:
 def credential(number: int = 1, organization: str = "org_a", provider: str = "runpod") -> ProviderCredential:
     id_ = f"crd_{number}"
     return ProviderCredential(id_, organization, provider, "main", "sealed", "rpa_…", after(number), "usr_1")
+
+
+def cluster(number: int = 1, organization: str = "org_a") -> Cluster:
+    return Cluster(
+        f"cls_{number:04d}",
+        organization,
+        f"name-{number}",
+        "kubernetes",
+        f"crd_{number}",
+        "https://k8s.example:6443",
+        after(number),
+        "usr_1",
+    )
+
+
+def node_group(number: int = 1, organization: str = "org_a", cluster_id: str = "cls_0001") -> NodeGroup:
+    selector = {"pool": f"pool-{number}"}
+    return NodeGroup(
+        f"ngp_{number:04d}",
+        organization,
+        cluster_id,
+        "gpu",
+        selector,
+        discovered=True,
+        created_at=after(number),
+    )
+
+
+def model_version(number: int = 1, organization: str = "org_a") -> ModelVersion:
+    return ModelVersion(
+        f"mdl_{number:04d}",
+        organization,
+        f"name-{number}",
+        "1.0",
+        ModelKind.IMPORTED_CONTAINER,
+        ContainerImage("registry.example/digits:1"),
+        ImportState.SUCCESS,
+        after(number),
+        "usr_1",
+    )
 
 
 def user(number: int = 1, username: str = "ada") -> User:

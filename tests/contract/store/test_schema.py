@@ -13,7 +13,7 @@ from sqlalchemy import ClauseElement, Connection
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from moorage.adapters.sql import job_queue, leases, reads, tables
+from moorage.adapters.sql import clusters, job_queue, leases, reads, tables
 from moorage.adapters.sql.migrate import alembic_config
 from moorage.adapters.sql.sqlite import make_engine, prepare_file
 from moorage.adapters.sql.tables import metadata
@@ -68,6 +68,9 @@ def test_migrations_can_be_undone_and_done_again(connection: Connection) -> None
         (reads._SERVING, "ix_deployments_serving"),
         (reads._DEPLOYMENT_NAMED, "uq_deployments_held_name"),
         (reads._EVENTS, "sqlite_autoindex_events_1"),
+        (clusters._CLUSTERS, "uq_clusters_held_name"),
+        (clusters._NODE_GROUPS, "ix_node_groups_organization_id_cluster_id"),
+        (clusters._NODE_GROUPS_OF_CLUSTER, "ix_node_groups_organization_id_cluster_id"),
         (reads._API_KEYS, "ix_api_keys_organization_id_created_at_id"),
     ],
 )

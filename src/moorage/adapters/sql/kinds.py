@@ -10,11 +10,13 @@ from sqlalchemy import ColumnElement, Table
 
 from moorage.adapters.sql import tables
 from moorage.adapters.sql.codec import Codec, maybe_micros, to_micros
+from moorage.domain.cluster import Cluster, NodeGroup
 from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment
 from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, ProviderCredential, User
 from moorage.domain.job import Job, JobPayload
+from moorage.domain.model_version import ModelVersion
 from moorage.ports import Row, holds_name, model_of, provider_of
 
 Value: TypeAlias = str | int | bool | None
@@ -23,10 +25,11 @@ R = TypeVar("R", bound=Row)
 
 @dataclass(frozen=True, slots=True)
 class Unique:
-    """A key beside the id. `told` is what AlreadyExists may say of it: a key's hash is nobody's business."""
+    """A key beside the id. `told` is what AlreadyExists may say of it: a key's hash is nobody's business, and
+    then it is the id."""
 
     columns: tuple[str, ...]
-    told: str | None
+    told: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,32 @@ def _of_credential(row: ProviderCredential) -> dict[str, Value]:
     }
 
 
+def _of_cluster(row: Cluster) -> dict[str, Value]:
+    return {
+        "organization_id": row.organization_id,
+        "held_name": row.name if row.removed_at is None else None,
+        "created_at": to_micros(row.created_at),
+    }
+
+
+def _of_node_group(row: NodeGroup) -> dict[str, Value]:
+    return {
+        "organization_id": row.organization_id,
+        "cluster_id": row.cluster_id,
+        "created_at": to_micros(row.created_at),
+        "removed_at": maybe_micros(row.removed_at),
+    }
+
+
+def _of_model_version(row: ModelVersion) -> dict[str, Value]:
+    return {
+        "organization_id": row.organization_id,
+        "held_name": row.name if row.removed_at is None else None,
+        "model_version": row.model_version,
+        "created_at": to_micros(row.created_at),
+    }
+
+
 def _of_record(row: IdempotencyRecord) -> dict[str, Value]:
     return {"created_at": to_micros(row.created_at)}
 
@@ -125,10 +154,25 @@ def _nothing(row: Row) -> dict[str, Value]:
 
 
 ORGANIZATION = Kind("organization", tables.organizations, Codec(Organization), _nothing)
-USER = Kind("user", tables.users, Codec(User), _of_user, Unique(("username",), "username"))
-API_KEY = Kind("api_key", tables.api_keys, Codec(ApiKey), _of_api_key, Unique(("hash",), None))
+USER = Kind("user", tables.users, Codec(User), _of_user, Unique(("username",), ("username",)))
+API_KEY = Kind("api_key", tables.api_keys, Codec(ApiKey), _of_api_key, Unique(("hash",), ()))
 PROVIDER_CREDENTIAL = Kind(
     "provider_credential", tables.provider_credentials, Codec(ProviderCredential), _of_credential
+)
+CLUSTER = Kind(
+    "cluster",
+    tables.clusters,
+    Codec(Cluster),
+    _of_cluster,
+    Unique(("organization_id", "held_name"), ("held_name",)),
+)
+NODE_GROUP = Kind("node_group", tables.node_groups, Codec(NodeGroup), _of_node_group)
+MODEL_VERSION = Kind(
+    "model_version",
+    tables.model_versions,
+    Codec(ModelVersion),
+    _of_model_version,
+    Unique(("organization_id", "held_name", "model_version"), ("held_name", "model_version")),
 )
 IDEMPOTENCY_RECORD = Kind(
     "idempotency_record", tables.idempotency_records, Codec(IdempotencyRecord), _of_record
@@ -140,7 +184,7 @@ DEPLOYMENT = Kind(
     tables.deployments,
     Codec(Deployment),
     _of_deployment,
-    Unique(("organization_id", "held_name"), "held_name"),
+    Unique(("organization_id", "held_name"), ("held_name",)),
     leased=True,
 )
 DELIVERY = Kind("delivery", tables.deliveries, Codec(Delivery), _of_delivery, leased=True)
@@ -155,6 +199,9 @@ _BY_TYPE: Mapping[type, Kind[Any]] = {
     User: USER,
     ApiKey: API_KEY,
     ProviderCredential: PROVIDER_CREDENTIAL,
+    Cluster: CLUSTER,
+    NodeGroup: NODE_GROUP,
+    ModelVersion: MODEL_VERSION,
     IdempotencyRecord: IDEMPOTENCY_RECORD,
     Receiver: RECEIVER,
     WebhookSecret: WEBHOOK_SECRET,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -28,8 +28,13 @@ from sqlalchemy.exc import IntegrityError
 from moorage.adapters.sql import tables
 from moorage.adapters.sql.codec import from_micros, to_micros
 from moorage.adapters.sql.kinds import Kind
-from moorage.adapters.sql.reads import L, due
+from moorage.adapters.sql.reads import due
+from moorage.domain.delivery import Delivery
+from moorage.domain.deployment import Deployment
+from moorage.domain.job import Job
 from moorage.ports import Claimable, Lease
+
+L = TypeVar("L", Deployment, Delivery, Job)
 
 _LEASED: dict[Claimable, Table] = {
     "deployments": tables.deployments,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, null, select, tuple_
 
 from moorage.adapters.sql import tables
 from moorage.adapters.sql.codec import maybe_instant
@@ -31,7 +31,6 @@ from moorage.domain.job import Job
 from moorage.ports import DeliveryFilter, DeploymentFilter, Page, Row
 
 R = TypeVar("R", bound=Row)
-L = TypeVar("L", Deployment, Delivery, Job)
 
 # One test of a row in a WHERE.
 Condition: TypeAlias = ColumnElement[bool]
@@ -70,7 +69,7 @@ def deployments(
     for column, value in (("provider", where.provider), ("model", where.model), ("name", where.name)):
         if value is not None:
             conditions.append(columns[column] == value)
-    return _page(connection, DEPLOYMENT, conditions, cursor, limit)
+    return page(connection, DEPLOYMENT, conditions, cursor, limit)
 
 
 def delivery(connection: Connection, delivery_id: str, organization_id: str) -> Delivery | None:
@@ -88,7 +87,7 @@ def deliveries(
         conditions.append(columns.state == where.state)
     if where.subject_id is not None:
         conditions.append(columns.subject_id == where.subject_id)
-    return _page(connection, DELIVERY, conditions, cursor, limit)
+    return page(connection, DELIVERY, conditions, cursor, limit)
 
 
 def events(connection: Connection, subject_id: str, after: str | None, limit: int) -> Sequence[Event]:
@@ -117,20 +116,23 @@ def provider_credentials(
     return [PROVIDER_CREDENTIAL.codec.load(body) for body in connection.execute(statement).scalars()]
 
 
-def due(kind: Kind[L], body: str, due_at: int | None) -> L:
-    """The value in `body`, with `due_at` from its column: a wake writes only there."""
+def due(kind: Kind[R], body: str, due_at: int | None) -> R:
+    """The value in `body`; where it can be due, with `due_at` from its column: a wake writes there alone."""
     row = kind.codec.load(body)
     instant = maybe_instant(due_at)
-    return row if row.due_at == instant else replace(row, due_at=instant)
+    if not isinstance(row, Deployment | Delivery | Job) or row.due_at == instant:
+        return row
+    return replace(row, due_at=instant)
 
 
-def _page(
-    connection: Connection, kind: Kind[L], conditions: Sequence[Condition], cursor: str | None, limit: int
-) -> Page[L]:
+def page(
+    connection: Connection, kind: Kind[R], conditions: Sequence[Condition], cursor: str | None, limit: int
+) -> Page[R]:
     """Newest first. One row more than asked for is read, to know whether another page follows."""
     columns = kind.table.c
     position = tuple_(columns.created_at, columns.id)
-    statement = select(columns.created_at, columns.id, columns.body, columns.due_at).where(*conditions)
+    due_at = columns.due_at if kind.leased else null().label("due_at")
+    statement = select(columns.created_at, columns.id, columns.body, due_at).where(*conditions)
     if cursor is not None:
         last = decode_cursor(cursor)
         statement = statement.where(position < tuple_(last.created_at, last.id))

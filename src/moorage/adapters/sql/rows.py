@@ -39,7 +39,19 @@ from moorage.errors import AlreadyExists, StaleWrite
 from moorage.ports import Append, Insert, Row, Write
 
 # Columns that no update changes: leaving them out leaves their indexes alone.
-_FIXED = frozenset({"id", "organization_id", "subject_id", "deployment_id", "created_at", "rank", "size"})
+_FIXED = frozenset(
+    {
+        "id",
+        "organization_id",
+        "subject_id",
+        "deployment_id",
+        "cluster_id",
+        "model_version",
+        "created_at",
+        "rank",
+        "size",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,5 +189,5 @@ def _clash(connection: Connection, write: Prepared) -> AlreadyExists:
         other = select(write.kind.table.c.id).where(*same_key, write.kind.table.c.id != id_)
         if connection.execute(other).first() is not None:
             told = write.kind.unique.told
-            return AlreadyExists(write.kind.name, str(values[told]) if told else id_)
+            return AlreadyExists(write.kind.name, " ".join(str(values[name]) for name in told) or id_)
     return AlreadyExists(write.kind.name, id_)

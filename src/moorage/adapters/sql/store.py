@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 
-from moorage.adapters.sql import job_queue, kinds, leases, reads, rows
+from moorage.adapters.sql import clusters, job_queue, kinds, leases, reads, rows
 from moorage.adapters.sql.database import Database
 from moorage.adapters.sql.sqlite import SqliteDatabase
+from moorage.domain.cluster import Cluster, NodeGroup
 from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment
 from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, ProviderCredential, User
 from moorage.domain.job import Job, JobPayload
 from moorage.domain.job_view import JobCounts
+from moorage.domain.model_version import ModelVersion
 from moorage.ports import Backlog, Claimable, DeliveryFilter, DeploymentFilter, Lease, Page, Write
 
 
@@ -163,6 +165,23 @@ class SqlStore:
         self, *, organization_id: str | None = None, provider: str | None = None
     ) -> Sequence[ProviderCredential]:
         return await self._database.read(lambda c: reads.provider_credentials(c, organization_id, provider))
+
+    async def cluster(self, cluster_id: str, organization_id: str) -> Cluster | None:
+        return await self._database.read(lambda c: clusters.cluster(c, cluster_id, organization_id))
+
+    async def clusters(self, organization_id: str) -> Sequence[Cluster]:
+        return await self._database.read(lambda c: clusters.clusters(c, organization_id))
+
+    async def node_groups(self, organization_id: str, cluster_id: str | None = None) -> Sequence[NodeGroup]:
+        return await self._database.read(lambda c: clusters.node_groups(c, organization_id, cluster_id))
+
+    async def model_version(self, model_id: str, organization_id: str) -> ModelVersion | None:
+        return await self._database.read(lambda c: clusters.model_version(c, model_id, organization_id))
+
+    async def model_versions(
+        self, organization_id: str, cursor: str | None, limit: int
+    ) -> Page[ModelVersion]:
+        return await self._database.read(lambda c: clusters.model_versions(c, organization_id, cursor, limit))
 
     async def idempotency_record(self, record_id: str) -> IdempotencyRecord | None:
         return await self._database.read(lambda c: reads.row_by(c, kinds.IDEMPOTENCY_RECORD, "id", record_id))

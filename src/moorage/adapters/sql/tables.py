@@ -83,6 +83,51 @@ provider_credentials = Table(
 Index(None, provider_credentials.c.organization_id, provider_credentials.c.created_at)
 Index(None, provider_credentials.c.provider)
 
+clusters = Table(
+    "clusters",
+    metadata,
+    _id(),
+    _key("organization_id"),
+    _key("held_name", nullable=True),  # its name, until it is removed
+    _instant("created_at"),
+    *_tail(),
+    PrimaryKeyConstraint("id"),
+)
+Index("uq_clusters_held_name", clusters.c.organization_id, clusters.c.held_name, unique=True)
+
+node_groups = Table(
+    "node_groups",
+    metadata,
+    _id(),
+    _key("organization_id"),
+    _key("cluster_id"),
+    _instant("created_at"),
+    _instant("removed_at", nullable=True),
+    *_tail(),
+    PrimaryKeyConstraint("id"),
+)
+Index(None, node_groups.c.organization_id, node_groups.c.cluster_id)
+
+model_versions = Table(
+    "model_versions",
+    metadata,
+    _id(),
+    _key("organization_id"),
+    _key("held_name", nullable=True),  # its name, until it is removed
+    _key("model_version"),
+    _instant("created_at"),
+    *_tail(),
+    PrimaryKeyConstraint("id"),
+)
+Index(
+    "uq_model_versions_held_name",
+    model_versions.c.organization_id,
+    model_versions.c.held_name,
+    model_versions.c.model_version,
+    unique=True,
+)
+Index(None, model_versions.c.organization_id, model_versions.c.created_at, model_versions.c.id)
+
 idempotency_records = Table(
     "idempotency_records", metadata, _id(), _instant("created_at"), *_tail(), PrimaryKeyConstraint("id")
 )
