@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from moorage.errors import Unauthorized
-from moorage.ports import Clock, Credentials, SecretBox, Store
+from moorage.ports import Clock, Credentials, OpenAccount, SecretBox, Store
 
 REMEMBERED = 1000
 REMEMBERED_FOR = timedelta(seconds=60)
@@ -73,6 +73,27 @@ class Vault:
             with contextlib.suppress(Unauthorized):
                 opened[provider] = await self.open(credential_id)
         return opened
+
+    async def accounts(
+        self, organization_id: str, ids: Mapping[str, str], cluster: str | None = None
+    ) -> tuple[OpenAccount, ...]:
+        """The opened accounts in `ids` (credential ids by provider), then one for each cluster of the
+        organization, or for the one with the id `cluster` alone. One that was removed since, or cannot be
+        opened, is left out."""
+        clusters = [row for row in await self._store.clusters(organization_id) if cluster in (None, row.id)]
+        groups = await self._store.node_groups(organization_id, cluster) if clusters else ()
+        of_clusters = {row.credential_id for row in clusters}
+        stored = {provider: id_ for provider, id_ in ids.items() if id_ not in of_clusters}
+        found = [
+            OpenAccount(provider, stored[provider], opened)
+            for provider, opened in (await self.open_all(stored)).items()
+        ]
+        for row in clusters:
+            with contextlib.suppress(Unauthorized):
+                own = tuple(group for group in groups if group.cluster_id == row.id)
+                credentials = await self.open(row.credential_id)
+                found.append(OpenAccount(row.provider, row.credential_id, credentials, row.name, own))
+        return tuple(found)
 
     def forget(self, credential_id: str) -> None:
         """It was removed or replaced."""

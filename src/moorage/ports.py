@@ -112,6 +112,18 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenAccount:
+    """A stored account of an organization, opened. `id` is its credential's; `name` the cluster's, where it
+    is one, and `node_groups` are those of that cluster."""
+
+    provider: str
+    id: str
+    credentials: Credentials
+    name: str | None = None
+    node_groups: tuple[NodeGroup, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Callback:
     """Where a worker tells its state, and what it signs with: a secret (`whsec_…`) of its endpoint alone."""
 
