@@ -7,6 +7,7 @@ among the providers: at most 63 characters of lower-case letters, digits and hyp
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,6 +38,16 @@ def uuid_of(id_: str) -> UUID:
 
 def id_of(prefix: str, uuid: UUID) -> str:
     return f"{prefix}_{encode(uuid.bytes)}"
+
+
+def slug_of(id_: str) -> str:
+    """Nine lower-case letters that follow from the id: for people, too short to identify anything."""
+    number = int.from_bytes(hashlib.sha256(id_.encode()).digest())
+    letters = []
+    for _ in range(9):
+        number, letter = divmod(number, 26)
+        letters.append(chr(ord("a") + letter))
+    return "".join(letters)
 
 
 _HEX_ALPHABET = "0123456789abcdefghijklmnopqrstuv"

@@ -1,4 +1,4 @@
-"""The rules that a workload must keep: those that the BYOC document states, and those that every cluster has.
+"""The rules that a workload must keep: those that the BYOC document states, and those of every cluster.
 
 They are here, not in a surface, so that every surface refuses the same things for the same reasons, and
 before anything is stored: what a cluster would refuse later is refused now, by name. A rule that needs the
@@ -195,9 +195,8 @@ def _repeated(volumes: Sequence[Volume]) -> Iterator[FieldError]:
     paths = Counter(volume.mount_path.rstrip("/") for volume in volumes)
     for index, volume in enumerate(volumes):
         if paths[volume.mount_path.rstrip("/")] > 1:
-            yield _error(
-                f"volumes[{index}].mount_path", "distinct", "Each volume has a mount path of its own."
-            )
+            message = "Each volume has a mount path of its own."
+            yield _error(f"volumes[{index}].mount_path", "distinct", message)
         elif names[volume.name] > 1:
             message = f"{volume.name} is the name of several volumes; give each a name of its own."
             yield _error(f"volumes[{index}].name", "distinct", message)
