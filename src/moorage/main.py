@@ -56,7 +56,7 @@ from moorage.gateway.job_replicas import JobReplicas
 from moorage.gateway.proxy import Gateway, Limits
 from moorage.gateway.routes import Route, RoutePublisher
 from moorage.planning import Planner
-from moorage.ports import Callback, Clock, Outgoing, Provider, ProviderConfig, Store
+from moorage.ports import Callback, Clock, Outgoing, Provider, ProviderConfig, Resolve, Store
 from moorage.services.authentication import Authenticator
 from moorage.services.credentials import ProviderCredentials
 from moorage.services.deployments import Deployments, Surroundings
@@ -142,7 +142,9 @@ class Service:
             self.jobs.others_wrote()
 
 
-def load_providers(settings: Settings, environ: Mapping[str, str]) -> dict[str, Provider]:
+def load_providers(
+    settings: Settings, environ: Mapping[str, str], resolve: Resolve | None = None
+) -> dict[str, Provider]:
     """One of each installed distribution that names the entry point. Needs the running loop."""
     visible = {name: value for name, value in environ.items() if name.startswith("MOORAGE_")}
     installation = settings.installation or _made_once(settings.data_dir / "installation")
@@ -155,7 +157,7 @@ def load_providers(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
         own = {f"MOORAGE_{name}": value for name, value in environ.items() if name.startswith(short)}
         if "DOCKER_IMAGE" in environ:
             own.setdefault(f"MOORAGE_{short}IMAGE", environ["DOCKER_IMAGE"])
-        config = ProviderConfig(folder, {**own, **visible}, settings.hub_url, installation)
+        config = ProviderConfig(folder, {**own, **visible}, settings.hub_url, installation, resolve)
         found[entry.name] = make(config)
     return found
 
@@ -203,14 +205,15 @@ async def running(
     async with contextlib.AsyncExitStack() as stack:
         store = await SqlStore.open(settings.store_url)
         stack.push_async_callback(store.aclose)
-        providers = load_providers(settings, os.environ) if providers is None else providers
+        guard = GuardedOutgoing(AllowList.parse(settings.outbound_allow))
+        stack.push_async_callback(guard.aclose)
+        if providers is None:
+            providers = load_providers(settings, os.environ, guard.resolve)
         for provider in providers.values():
             stack.push_async_callback(provider.aclose)
         hub = HuggingFaceHub(settings.hub_url)
         stack.push_async_callback(hub.aclose)
-        if outgoing is None:
-            guarded = outgoing = GuardedOutgoing(AllowList.parse(settings.outbound_allow))
-            stack.push_async_callback(guarded.aclose)
+        outgoing = outgoing or guard
         passwords = Argon2Passwords()
         stack.callback(passwords.close)
         tokens = JwtTokens(box.derive("jwt"), timedelta(hours=settings.token_hours))

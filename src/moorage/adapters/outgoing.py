@@ -25,7 +25,9 @@ from moorage.adapters.outgoing_rules import (
     AllowList,
     Target,
     judge,
+    judge_addresses,
     judge_before_lookup,
+    literal_address,
     parse_target,
 )
 from moorage.errors import OutgoingFailed, OutgoingRefused
@@ -36,7 +38,7 @@ LOOKUP_SECONDS = 5.0
 LOOKUP_THREADS = 16  # own threads: a slow name server must not hold up other work of the process
 ADDRESSES_TRIED = 4
 
-Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
+LookUp = Callable[[str, int], Awaitable[Sequence[Address]]]
 
 
 class GuardedOutgoing:
@@ -46,13 +48,13 @@ class GuardedOutgoing:
         self,
         allow: AllowList | None = None,
         *,
-        resolve: Resolve | None = None,
+        resolve: LookUp | None = None,
         tls: ssl.SSLContext | None = None,
         body_limit: int = BODY_LIMIT,
     ) -> None:
         self._allow = allow or AllowList()
         self._threads = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="lookup")
-        self._resolve = resolve or self._system_resolve
+        self._look_up = resolve or self._system_look_up
         self._body_limit = body_limit
         self._transport = httpx.AsyncHTTPTransport(
             verify=tls or httpx.create_ssl_context(trust_env=False),
@@ -74,6 +76,17 @@ class GuardedOutgoing:
         except httpx.HTTPError as error:
             raise OutgoingFailed(_words(error)) from error
 
+    async def resolve(self, host: str, port: int) -> Sequence[str]:
+        """A `moorage.ports.Resolve`: for who connects by itself, to one of these addresses and no other."""
+        host = host.lower().rstrip(".")
+        literal = literal_address(host)
+        if literal is not None:
+            addresses: Sequence[Address] = (literal,)
+        else:
+            addresses = await self._known_addresses(host, port)
+        judge_addresses(host, port, addresses, self._allow)
+        return [str(address) for address in addresses]
+
     async def aclose(self) -> None:
         await self._transport.aclose()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -90,12 +103,23 @@ class GuardedOutgoing:
             return (target.literal,)
         try:
             async with asyncio.timeout(seconds):
-                return await self._resolve(target.host, target.port)
+                return await self._look_up(target.host, target.port)
         except (OSError, UnicodeError):
             # TimeoutError is an OSError. What the name server said is of no use to the user, and may be ours.
             raise OutgoingRefused("resolves", f"the host {target.host} does not resolve") from None
 
-    async def _system_resolve(self, host: str, port: int) -> Sequence[Address]:
+    async def _known_addresses(self, host: str, port: int) -> Sequence[Address]:
+        """Raises OSError when there are none; a TimeoutError is one."""
+        try:
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                found = await self._look_up(host, port)
+        except UnicodeError as error:  # a label that no name server could be asked for
+            raise OSError(f"{host} is no name of a host") from error
+        if not found:
+            raise OSError(f"{host} has no address")
+        return found
+
+    async def _system_look_up(self, host: str, port: int) -> Sequence[Address]:
         def look_up() -> Sequence[Address]:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             return tuple(dict.fromkeys(ipaddress.ip_address(entry[4][0]) for entry in found))

@@ -104,7 +104,7 @@ def parse_target(url: str) -> Target:
         raise OutgoingRefused("userinfo", "the URL must not hold a user name or password")
     if port is not None and not 1 <= port <= 65535:
         raise OutgoingRefused("port", "the URL's port must be 1 to 65535")
-    literal = _literal(host)
+    literal = literal_address(host)
     if not host or (literal is None and not _NAME.fullmatch(host)):
         raise OutgoingRefused("host", "the URL has no valid host")
     return Target(
@@ -115,7 +115,7 @@ def parse_target(url: str) -> Target:
 _NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_]([a-z0-9_-]{0,62}))*")
 
 
-def _literal(host: str) -> Address | None:
+def literal_address(host: str) -> Address | None:
     try:
         return ip_address(host)
     except ValueError:
@@ -197,16 +197,30 @@ def judge(target: Target, addresses: Sequence[Address], allow: AllowList) -> Non
     """Raises OutgoingRefused unless every one of `addresses` may be connected to."""
     if not addresses:
         raise OutgoingRefused("resolves", f"the host {target.host} does not resolve")
-    if allow.opens_name(target.host, target.port):
-        return
-    closed = [address for address in addresses if not allow.opens_address(address, target.port)]
-    if not closed:
-        return
-    _judge_scheme_and_port(target)
-    if not all(is_public(address) for address in closed):
+    closed = _not_opened(target.host, target.port, addresses, allow)
+    if closed:
+        _judge_scheme_and_port(target)
+        _judge_public(target.host, closed)
+
+
+def judge_addresses(host: str, port: int, addresses: Sequence[Address], allow: AllowList) -> None:
+    """As `judge`, for who speaks TLS of its own, on any port. Raises OutgoingRefused unless
+    every one of `addresses` may be connected to."""
+    _judge_public(host, _not_opened(host, port, addresses, allow))
+
+
+def _not_opened(host: str, port: int, addresses: Sequence[Address], allow: AllowList) -> Sequence[Address]:
+    """Those that only the public internet's rule may let pass."""
+    if allow.opens_name(host, port):
+        return ()
+    return [address for address in addresses if not allow.opens_address(address, port)]
+
+
+def _judge_public(host: str, addresses: Sequence[Address]) -> None:
+    if not all(is_public(address) for address in addresses):
         # Which address it was is not told: the caller may be mapping the inside of the network.
         raise OutgoingRefused(
-            "public_address", f"the host {target.host} has an address that is not on the public internet"
+            "public_address", f"the host {host} has an address that is not on the public internet"
         )
 
 

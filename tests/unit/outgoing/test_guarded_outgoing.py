@@ -305,3 +305,57 @@ async def test_unknown_authority_is_refused(tmp_path: Path) -> None:
         outgoing = GuardedOutgoing(AllowList.parse("127.0.0.1"), resolve=answers(["127.0.0.1"]))
         with pytest.raises(OutgoingFailed, match=r"(?i)certificate"):
             await outgoing.post(f"https://right.example:{port}/", {}, b"", 5)
+
+
+# -- for providers that connect by themselves -----------------------------------------------------------
+
+
+async def test_resolve_gives_judged_addresses_on_any_port() -> None:
+    guard = GuardedOutgoing(resolve=answers(["8.8.8.8", "2606:4700::1111"]))
+    assert await guard.resolve("K8s.example.", 6443) == ["8.8.8.8", "2606:4700::1111"]
+    assert await guard.resolve("8.8.4.4", 6443) == ["8.8.4.4"]
+    await guard.aclose()
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [["10.0.0.1"], ["8.8.8.8", "127.0.0.1"], ["169.254.169.254"], ["::1"], ["::ffff:10.0.0.1"], ["fd00::1"]],
+)
+async def test_resolve_refuses_what_is_not_public(addresses: list[str]) -> None:
+    guard = GuardedOutgoing(resolve=answers(addresses))
+    with pytest.raises(OutgoingRefused) as refused:
+        await guard.resolve("k8s.example", 6443)
+    assert refused.value.rule == "public_address"
+    assert not any(address in refused.value.detail for address in addresses)
+    with pytest.raises(OutgoingRefused):
+        await guard.resolve(addresses[-1], 6443)
+    await guard.aclose()
+
+
+async def test_resolve_gives_what_the_operator_allows() -> None:
+    guard = GuardedOutgoing(
+        AllowList.parse("10.0.0.0/8:6443 inside.example"), resolve=answers(["10.1.2.3"], ["192.168.1.1"])
+    )
+    assert await guard.resolve("k8s.example", 6443) == ["10.1.2.3"]
+    assert await guard.resolve("inside.example", 6443) == ["192.168.1.1"]
+    with pytest.raises(OutgoingRefused):
+        await guard.resolve("10.1.2.3", 22)
+    await guard.aclose()
+
+
+async def test_resolve_of_a_name_that_nobody_knows_is_an_os_error() -> None:
+    async def gone(host: str, port: int) -> Sequence[Address]:
+        raise OSError(-2, "Name or service not known")
+
+    async def none(host: str, port: int) -> Sequence[Address]:
+        return []
+
+    for look_up in (gone, none):
+        guard = GuardedOutgoing(resolve=look_up)
+        with pytest.raises(OSError):  # noqa: PT011  # which one is the name server's matter
+            await guard.resolve("missing.example", 6443)
+        await guard.aclose()
+    guard = GuardedOutgoing()
+    with pytest.raises(OSError, match="no name of a host"):
+        await guard.resolve("x" * 64 + ".example", 6443)
+    await guard.aclose()
