@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from moorage.domain.catalog import Catalog, ModelSpec
+from moorage.domain.cluster import NodeGroup
 from moorage.domain.compute import (
     Availability,
     Estimate,
@@ -27,13 +28,13 @@ from moorage.domain.estimate import runtime_options
 from moorage.domain.model import CacheScope, ContainerImage, HubModel, ModelProfile, Source
 from moorage.domain.placement import place
 from moorage.errors import Invalid, ProviderError, Retry
-from moorage.ports import Clock, Credentials, ModelHub, Provider
+from moorage.ports import Clock, ModelHub, OpenAccount, Provider
 
 REFUSAL_SECONDS = 60.0  # how long a refused offer is tried last
 REFUSALS_KEPT = 1000
 OFFERS_SECONDS = 10.0  # for one provider to tell its offers
 
-Opened = Mapping[str, Credentials]  # by provider
+Opened = Sequence[OpenAccount]
 
 # Of an image nothing can be read: it fits wherever its provider runs images.
 _IMAGE_OPTIONS = tuple(
@@ -95,7 +96,8 @@ class Planner:
         """All that can be had now, whatever it is for."""
         need = Requirements((), 1, "hub")
         policy = PlacementPolicy(own_accounts_only=own_accounts_only)
-        answers = await asyncio.gather(*(self._offers(p, need, policy, opened) for p in self._asked(policy)))
+        asked = [(p, a) for p in self._asked(policy) for a in _accounts_at(p, opened)]
+        answers = await asyncio.gather(*(self._offers(p, a, need, policy) for p, a in asked))
         offers = tuple(offer for found, _ in answers for offer in found)
         return Market(offers, tuple(r for _, refusals in answers for r in refusals))
 
@@ -112,9 +114,12 @@ class Planner:
             policy.spot,
             spec.serverless,
             spec.cache.scope is not CacheScope.OFF,
+            max(1, spec.min_replicas, spec.max_replicas),
+            spec.workload,
+            cluster=policy.cluster is not None,
         )
-        asked = self._asked(policy)
-        answers = await asyncio.gather(*(self._offers(p, need, policy, opened) for p in asked))
+        asked = [(p, a) for p in self._asked(policy) for a in _accounts_at(p, opened)]
+        answers = await asyncio.gather(*(self._offers(p, a, need, policy) for p, a in asked))
         offers = [offer for found, _ in answers for offer in found]
         refused = tuple(r for _, refusals in answers for r in refusals)
         placement = place(options, offers, policy, self._refused_lately())
@@ -155,22 +160,37 @@ class Planner:
         return (provider,)
 
     async def _offers(
-        self, provider: Provider, need: Requirements, policy: PlacementPolicy, opened: Opened
+        self, provider: Provider, account: OpenAccount | None, need: Requirements, policy: PlacementPolicy
     ) -> tuple[Sequence[Offer], tuple[RefusedOffer, ...]]:
-        credentials = opened.get(provider.name)
-        barred = _barred(provider, need, policy, known=credentials is not None)
+        barred = _barred(provider, need, policy, known=account is not None)
         if barred is not None:
             return (), (barred,)
         try:
             async with asyncio.timeout(OFFERS_SECONDS):
-                return await provider.offers(need, credentials), ()
+                if account is None:
+                    return await provider.offers(need, None), ()
+                wanted = replace(need, node_groups=_wanted_groups(account, policy))
+                offers = await provider.offers(wanted, account.credentials)
+                return tuple(replace(offer, account=account.id) for offer in offers), ()
         except TimeoutError:
-            reason = f"{provider.name} did not tell its offers within {OFFERS_SECONDS:.0f} s"
+            where = provider.name if account is None or account.name is None else account.name
+            reason = f"{where} did not tell its offers within {OFFERS_SECONDS:.0f} s"
             return (), (_Silent(provider.name, None, 0, reason),)
         except Retry as error:
             return (), (_Silent(provider.name, None, 0, error.detail, error.advice),)
         except ProviderError as error:
             return (), (RefusedOffer(provider.name, None, 0, error.detail, error.advice),)
+
+
+def _accounts_at(provider: Provider, opened: Opened) -> Sequence[OpenAccount | None]:
+    """With what to ask `provider`: each of its accounts in turn; None where there is none."""
+    own = [account for account in opened if account.provider == provider.name]
+    return own or [None]
+
+
+def _wanted_groups(account: OpenAccount, policy: PlacementPolicy) -> tuple[NodeGroup, ...]:
+    groups = account.node_groups
+    return tuple(g for g in groups if g.id in policy.node_groups) if policy.node_groups else groups
 
 
 def _barred(
@@ -205,6 +225,8 @@ _WITHOUT = {
     Feature.SEVERAL_REPLICAS: "ask for one replica, or choose another provider",
     Feature.SERVERLESS: "leave out workers_min and the like, or choose another provider",
     Feature.MODEL_CACHE: "leave out cache_scope, or choose another provider",
+    Feature.WORKLOAD: "leave out workload, or choose a provider that runs containers",
+    Feature.CLUSTER: "leave out cluster and node_groups, or choose the provider of clusters",
 }
 
 
@@ -217,6 +239,8 @@ def needed_features(need: Requirements) -> tuple[Feature, ...]:
         Feature.SEVERAL_REPLICAS: need.replicas > 1,
         Feature.SERVERLESS: need.serverless.asked,
         Feature.MODEL_CACHE: need.model_cache,
+        Feature.WORKLOAD: need.workload is not None,
+        Feature.CLUSTER: need.cluster,
     }
     return tuple(feature for feature, is_wanted in wanted.items() if is_wanted)
 

@@ -151,6 +151,7 @@ class Requirements:
     max_replicas: int = 1
     workload: Workload | None = None
     node_groups: tuple[NodeGroup, ...] = ()  # of the account that is asked, as the service knows them
+    cluster: bool = False  # whether a cluster was named
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from moorage.domain.compute import RefusedOffer
-from moorage.domain.deployment import Attempt, Deployment, Failure, Phase, Status
+from moorage.domain.deployment import Attempt, ConditionType, Deployment, Failure, Phase, Status
 from moorage.domain.observation import Observation, Trouble, WorkerReport, WorkerState
 from moorage.domain.steps import (
     Abandon,
+    Apply,
     Begin,
     Create,
     Enter,
     GiveUp,
+    Halt,
     Look,
     Place,
     Remove,
@@ -29,6 +31,7 @@ from moorage.domain.steps import (
     Validate,
     Vanished,
     Wait,
+    WakeUp,
 )
 
 
@@ -47,6 +50,9 @@ class Desired:
     min_replicas: int
     capacity_deadline_seconds: float
     patience: Patience = Patience()
+    stopped: bool = False
+    generation: int = 1
+    wake_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,13 @@ class Observed:
 def desired_of(deployment: Deployment, patience: Patience) -> Desired:
     spec = deployment.spec
     return Desired(
-        deployment.deleted_at is not None, spec.min_replicas, spec.capacity_deadline_seconds, patience
+        deployment.deleted_at is not None,
+        spec.min_replicas,
+        spec.capacity_deadline_seconds,
+        patience,
+        spec.stopped,
+        deployment.generation,
+        deployment.wake_at,
     )
 
 
@@ -77,12 +89,15 @@ def decide(desired: Desired, observed: Observed, now: datetime) -> Step:
 Rule = Callable[[Desired, Observed, datetime], Step | None]
 
 _SEEKING = (Phase.VALIDATING, Phase.SELECTING_GPU, Phase.CREATING_ENDPOINT)
+_SETTLED = (Phase.READY, Phase.HIBERNATED)  # nothing is under way
 
 
 def over(desired: Desired, observed: Observed, now: datetime) -> Step | None:
-    """A deleted deployment, or a failed one that nobody deletes, needs nothing more."""
+    """A deleted deployment, or a failed or stopped one of which nobody wants more, needs nothing."""
     phase = observed.status.phase
     if phase is Phase.DELETED or (phase is Phase.FAILED and not desired.deleted):
+        return Rest()
+    if phase is Phase.STOPPED and desired.stopped and not desired.deleted:
         return Rest()
     return None
 
@@ -92,6 +107,16 @@ def deletion_wins(desired: Desired, observed: Observed, now: datetime) -> Step |
     if desired.deleted and observed.status.phase is not Phase.DELETING:
         return Enter(Phase.DELETING)
     return None
+
+
+def stop_wanted(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """A failure that is being cleaned up after is told first."""
+    status = observed.status
+    if not desired.stopped or desired.deleted or status.failure is not None:
+        return None
+    if status.phase in (Phase.STOPPING, Phase.STOPPED, Phase.DELETING):
+        return None
+    return Enter(Phase.STOPPING)
 
 
 def backing_off(desired: Desired, observed: Observed, now: datetime) -> Step | None:
@@ -114,6 +139,24 @@ def deleted(desired: Desired, observed: Observed, now: datetime) -> Step | None:
     if observed.status.phase is Phase.DELETING:
         return Enter(Phase.DELETED)
     return None
+
+
+def stopping(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """What was created is let down; an intent of which nobody knows whether it was is removed."""
+    status = observed.status
+    if status.phase is not Phase.STOPPING:
+        return None
+    if status.attempt is None:
+        return Enter(Phase.STOPPED)
+    return Remove(status.attempt) if status.attempt.handle is None else Halt(status.attempt)
+
+
+def start_again(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """What was stopped is wanted again: where it stood, if it was kept there."""
+    status = observed.status
+    if status.phase is not Phase.STOPPED or isinstance(observed.seen, Vanished):
+        return None
+    return Enter(Phase.SELECTING_GPU) if status.attempt is None else Apply(status.attempt)
 
 
 def failed(desired: Desired, observed: Observed, now: datetime) -> Step | None:
@@ -148,6 +191,26 @@ def create(desired: Desired, observed: Observed, now: datetime) -> Step | None:
     if attempt is not None and attempt.handle is None:
         return Create(attempt)
     return None
+
+
+def apply_change(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """The owner wants something else than what the provider was told last."""
+    attempt = observed.status.attempt
+    if isinstance(observed.seen, Vanished):
+        return None
+    if attempt is not None and attempt.generation < desired.generation:
+        return Apply(attempt)
+    return None
+
+
+def wake(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """Somebody asked for it while it slept."""
+    status, wanted = observed.status, desired.wake_at
+    if status.phase is not Phase.HIBERNATED or status.attempt is None or wanted is None:
+        return None
+    if isinstance(observed.seen, Vanished):
+        return None
+    return WakeUp(status.attempt) if wanted >= status.phase_since else None
 
 
 def worker_failed(desired: Desired, observed: Observed, now: datetime) -> Step | None:
@@ -190,9 +253,11 @@ def replace_what_vanished(desired: Desired, observed: Observed, now: datetime) -
 
 
 def troubled(desired: Desired, observed: Observed, now: datetime) -> Step | None:
-    """Waiting will not help: the provider says why."""
+    """Waiting will not help: the provider says why. What still answers during an update is kept."""
     seen, attempt = observed.seen, observed.status.attempt
     if not isinstance(seen, Observation) or seen.trouble is None or attempt is None:
+        return None
+    if observed.status.phase is Phase.UPDATING and seen.targets:
         return None
     message = seen.message or seen.trouble.value
     if seen.trouble is Trouble.NO_CAPACITY:
@@ -212,6 +277,14 @@ def drifted(desired: Desired, observed: Observed, now: datetime) -> Step | None:
     if not isinstance(seen, Observation) or seen.drift is None or attempt is None:
         return None
     return Restore(attempt, seen.drift)
+
+
+def sleeps_unproven(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """An endpoint that its autoscaler let sleep before it ever answered has not shown that it can."""
+    status, seen = observed.status, observed.seen
+    if status.phase is not Phase.LOADING_MODEL or status.attempt is None:
+        return None
+    return WakeUp(status.attempt) if isinstance(seen, Observation) and seen.asleep else None
 
 
 def too_slow(desired: Desired, observed: Observed, now: datetime) -> Step | None:
@@ -234,10 +307,10 @@ def report(desired: Desired, observed: Observed, now: datetime) -> Step | None:
     status, seen = observed.status, observed.seen
     if not isinstance(seen, Observation):
         return None
-    serves = status.phase is Phase.READY
     if (
         seen.targets != status.targets
-        or serves != (len(seen.targets) > 0 if serves else enough(desired, seen))
+        or phase_after(desired, status.phase, seen) is not status.phase
+        or _stuck_otherwise(status, seen)
         or status.setbacks
         or seen.access != status.access
         or (status.attempt is not None and remembers_more(status.attempt, seen))
@@ -249,26 +322,32 @@ def report(desired: Desired, observed: Observed, now: datetime) -> Step | None:
 
 def wait(desired: Desired, observed: Observed, now: datetime) -> Step | None:
     patience = desired.patience
-    seconds = patience.ready_look if observed.status.phase is Phase.READY else patience.loading_look
+    seconds = patience.ready_look if observed.status.phase in _SETTLED else patience.loading_look
     return Wait(now + timedelta(seconds=seconds))
 
 
 RULES: tuple[Rule, ...] = (
     over,
     deletion_wins,
+    stop_wanted,
     backing_off,
     clean_first,
     deleted,
     failed,
+    stopping,
+    start_again,
     out_of_time,
     validate,
     select,
     create,
     worker_failed,
+    apply_change,
+    wake,
     look,
     replace_what_vanished,
     troubled,
     drifted,
+    sleeps_unproven,
     too_slow,
     report,
     wait,
@@ -278,6 +357,31 @@ RULES: tuple[Rule, ...] = (
 def enough(desired: Desired, seen: Observation) -> bool:
     """As many replicas answer as the owner asked for."""
     return len(seen.targets) >= max(1, desired.min_replicas)
+
+
+def phase_after(desired: Desired, phase: Phase, seen: Observation) -> Phase:
+    """The phase that follows from what was seen of an endpoint."""
+    match phase:
+        case Phase.READY | Phase.UPDATING if seen.asleep:
+            return Phase.HIBERNATED
+        case Phase.READY | Phase.UPDATING if not seen.targets:
+            return Phase.LOADING_MODEL
+        case Phase.UPDATING:
+            return phase if seen.updating or not enough(desired, seen) else Phase.READY
+        case Phase.HIBERNATED | Phase.WAKING:
+            return Phase.READY if seen.targets else phase
+        case Phase.LOADING_MODEL:
+            return Phase.READY if enough(desired, seen) else phase
+        case _:
+            return phase
+
+
+def _stuck_otherwise(status: Status, seen: Observation) -> bool:
+    """Whether an update is held up by something that has not been told yet."""
+    if status.phase is not Phase.UPDATING or seen.message is None:
+        return False
+    told = next((c.message for c in status.conditions if c.type is ConditionType.PROGRESSING), None)
+    return told != seen.message
 
 
 def remembers_more(attempt: Attempt, seen: Observation) -> bool:
@@ -303,7 +407,7 @@ def refusal(attempt: Attempt, reason: str, advice: str | None = None) -> Refused
 
 def _overdue(desired: Desired, status: Status, now: datetime) -> bool:
     limit = timedelta(seconds=desired.patience.ready_timeout)
-    return status.phase is Phase.LOADING_MODEL and now >= status.phase_since + limit
+    return status.phase in (Phase.LOADING_MODEL, Phase.WAKING) and now >= status.phase_since + limit
 
 
 def capacity_failure(status: Status, seconds: float) -> Failure:

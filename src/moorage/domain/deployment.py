@@ -192,6 +192,15 @@ class Deployment:
     due_at: datetime | None = None
     version: int = 0
 
+    @property
+    def account(self) -> str | None:
+        """The stored credential that opens where it is now; None where none is needed."""
+        attempt = self.status.attempt
+        if attempt is None:
+            return None
+        offer = attempt.rung.offer
+        return offer.account or self.spec.credentials.get(offer.provider)
+
     def stored(self) -> Deployment:
         """As a reader would find it after this value was committed."""
         return replace(self, version=self.version + 1)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 
 from moorage.domain.compute import EndpointType, PlacementPolicy, ScalerType, Serverless
-from moorage.domain.model import CacheScope, ContainerImage, HubModel, ModelCache, Source
+from moorage.domain.model import CacheScope, ContainerImage, HubModel, ModelCache, Source, UploadedModel
+from moorage.domain.workload import Workload
 from moorage.errors import FieldError
 
 MAX_REPLICAS = 100
@@ -39,7 +40,8 @@ TOKEN = re.compile(r"[\x21-\x7e]{1,256}")  # it travels in a header
 
 @dataclass(frozen=True, slots=True)
 class NewDeployment:
-    """Exactly one of `hf_model_id`, `model_id`, `container_image`. Money is USD per hour."""
+    """Exactly one of `hf_model_id`, `model_id` (of a registered model version), `container_image`. Money is
+    USD per hour."""
 
     hf_model_id: str | None = None
     revision: str | None = None
@@ -77,10 +79,21 @@ class NewDeployment:
     user_aws_access_key_id: str | None = field(default=None, repr=False)
     user_aws_secret_access_key: str | None = field(default=None, repr=False)
     user_aws_endpoint_url: str | None = None
+    cluster: str | None = None  # id of an imported one
+    node_groups: Sequence[str] = ()  # ids; empty: any of the cluster's
+    workload: Workload | None = field(default=None, repr=False)
 
     @property
     def policy(self) -> PlacementPolicy:
-        return PlacementPolicy(self.provider, self.gpu_tier, self.region, self.spot, self.max_price_per_hour)
+        return PlacementPolicy(
+            self.provider,
+            self.gpu_tier,
+            self.region,
+            self.spot,
+            self.max_price_per_hour,
+            cluster=self.cluster,
+            node_groups=tuple(self.node_groups),
+        )
 
     @property
     def serverless(self) -> Serverless:
@@ -119,6 +132,8 @@ class NewDeployment:
         """Only after `broken_rules` found none."""
         if self.hf_model_id is not None:
             return HubModel(self.hf_model_id, self.revision)
+        if self.model_id is not None:
+            return UploadedModel(self.model_id)
         assert self.container_image is not None
         return ContainerImage(self.container_image)
 
@@ -143,12 +158,15 @@ def _one_source(request: NewDeployment) -> Iterator[FieldError]:
         yield _error(name, "exactly_one_source", f"Give only one of {', '.join(given)}.")
 
 
-def _uploads_come_later(request: NewDeployment) -> Iterator[FieldError]:
-    for name in ("model_id", "model_version"):
-        if getattr(request, name) is not None:
-            yield _error(
-                name, "not_available_yet", "Uploaded models cannot be deployed yet; use hf_model_id."
-            )
+def _one_version(request: NewDeployment) -> Iterator[FieldError]:
+    if request.model_version is not None:
+        message = "A model_id names one version already; leave out model_version."
+        yield _error("model_version", "in_model_id", message)
+
+
+def _places(request: NewDeployment) -> Iterator[FieldError]:
+    if request.node_groups and request.cluster is None:
+        yield _error("node_groups", "needs_cluster", "node_groups go with the cluster that they are of.")
 
 
 def _well_formed(request: NewDeployment) -> Iterator[FieldError]:
@@ -214,8 +232,8 @@ def _positive(request: NewDeployment) -> Iterator[FieldError]:
         )
 
 
-def _environment(request: NewDeployment) -> Iterator[FieldError]:
-    for name in request.env:
+def environment_errors(env: Mapping[str, str]) -> Iterator[FieldError]:
+    for name in env:
         if not ENV_NAME.fullmatch(name):
             yield _error(
                 f"env.{name[:64]}",
@@ -226,14 +244,18 @@ def _environment(request: NewDeployment) -> Iterator[FieldError]:
             yield _error(
                 f"env.{name}", "env_reserved", "Names that begin with MOORAGE_ are the service's own."
             )
-    for name, value in request.env.items():
+    for name, value in env.items():
         if "\x00" in value or _SURROGATE.search(value):
             yield _error(
                 f"env.{name[:64]}", "env_value", "A value cannot hold a NUL or half of a surrogate pair."
             )
-    size = sum(len(text.encode(errors="replace")) for item in request.env.items() for text in item)
+    size = sum(len(text.encode(errors="replace")) for item in env.items() for text in item)
     if size > MAX_ENV_BYTES:
         yield _error("env", "env_size", f"All names and values together are at most {MAX_ENV_BYTES} bytes.")
+
+
+def _environment(request: NewDeployment) -> Iterator[FieldError]:
+    return environment_errors(request.env)
 
 
 def _serverless(request: NewDeployment) -> Iterator[FieldError]:
@@ -302,7 +324,8 @@ def _cache(request: NewDeployment) -> Iterator[FieldError]:
 
 _RULES: tuple[Callable[[NewDeployment], Iterator[FieldError]], ...] = (
     _one_source,
-    _uploads_come_later,
+    _one_version,
+    _places,
     _well_formed,
     _plain_text,
     _replicas,

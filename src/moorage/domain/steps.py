@@ -91,6 +91,27 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
+class Apply:
+    """Give the provider the spec of today for what runs: changed, or started after a stop."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Let no replica run, and keep the rest where the provider can; remove the endpoint where it cannot."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class WakeUp:
+    """Have the provider start a replica of what its autoscaler let sleep."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
 class Restore:
     """Apply the plan again, because somebody else changed what runs: `drift` says what, in words."""
 
@@ -112,6 +133,9 @@ Step = (
     | Look
     | Remove
     | Restore
+    | Apply
+    | Halt
+    | WakeUp
 )
 
 # -- outcomes -------------------------------------------------------------------------------------------
@@ -153,6 +177,33 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
+class Applied:
+    """The provider has taken the spec of that generation."""
+
+    handle: Handle
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotApplied:
+    """The provider will not take the spec of that generation; what ran before still does."""
+
+    generation: int
+    reason: str
+    advice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """No replica is left; the endpoint is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """It was told to wake."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The offer cannot be had; with `whole_provider`, none of this provider's can."""
 
@@ -176,4 +227,19 @@ class Broken:
     failure: Failure
 
 
-Outcome = Profiled | Placed | Created | Seen | Vanished | Removed | Restored | Refused | Later | Broken
+Outcome = (
+    Profiled
+    | Placed
+    | Created
+    | Seen
+    | Vanished
+    | Removed
+    | Restored
+    | Applied
+    | NotApplied
+    | Halted
+    | Woken
+    | Refused
+    | Later
+    | Broken
+)

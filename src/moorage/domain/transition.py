@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from moorage.domain.compute import RefusedOffer, Rung
-from moorage.domain.decide import costs_otherwise, refusal
+from moorage.domain.decide import Patience, costs_otherwise, desired_of, phase_after, refusal
 from moorage.domain.deployment import (
     Attempt,
     ConditionType,
@@ -29,12 +29,15 @@ from moorage.domain.observation import Observation
 from moorage.domain.retry import Backoff
 from moorage.domain.steps import (
     Abandon,
+    Applied,
     Begin,
     Broken,
     Created,
     Enter,
     GiveUp,
+    Halted,
     Later,
+    NotApplied,
     Outcome,
     Placed,
     Profiled,
@@ -45,12 +48,15 @@ from moorage.domain.steps import (
     Restored,
     Step,
     Wait,
+    Woken,
 )
 
 SETBACK = Backoff(base=0.5, cap=30.0)  # between tries of one step after passing trouble
 ROUND = Backoff(base=2.0, cap=60.0, spread=0.5)  # between rounds of the ladder without capacity
 KEPT_REFUSALS = 30
+_SERVED = (Phase.READY, Phase.UPDATING, Phase.HIBERNATED, Phase.WAKING, Phase.STOPPED)
 RESTORE_SECONDS = 5.0  # after a drift was put back, before the next look
+WOKEN_SECONDS = 1.0  # after it was told to wake, before the next look; a signal does not shorten it
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,8 @@ def _status_after(
     match did:
         case Enter(phase):
             return _entered(status, phase, now)
+        case Applied() | NotApplied() | Halted() | Woken() | Restored():
+            return _changed(deployment, status, did, now)
         case Profiled(profile):
             status = replace(status, profile=profile)
             status = _condition(status, ConditionType.MODEL_VALIDATED, Truth.TRUE, "Found", _found(did), now)
@@ -117,9 +125,6 @@ def _status_after(
             return _created(deployment, status, did, now)
         case Refused():
             return _refused(status, did, now)
-        case Restored(drift):
-            status = replace(status, retry_at=now + timedelta(seconds=RESTORE_SECONDS))
-            return status, (Fact("deployment.drift_corrected", f"{drift}; put back as it was asked for."),)
         case Abandon(why):
             return _abandoned(status, _present(status), why, now)
         case GiveUp(failure) | Broken(failure):
@@ -130,6 +135,27 @@ def _status_after(
             return _removed(status, now, luck)
         case _:
             raise TypeError(f"{did!r} changes no status")
+
+
+def _changed(
+    deployment: Deployment,
+    status: Status,
+    did: Applied | NotApplied | Halted | Woken | Restored,
+    now: datetime,
+) -> tuple[Status, tuple[Fact, ...]]:
+    """What runs was changed in its place."""
+    match did:
+        case Applied():
+            return _applied(deployment, status, did, now)
+        case NotApplied():
+            return _not_applied(status, did, now)
+        case Halted():
+            return _entered(_unbilled(status, now), Phase.STOPPED, now)
+        case Woken():
+            return _woken(status, now)
+        case Restored(drift):
+            status = replace(status, retry_at=now + timedelta(seconds=RESTORE_SECONDS))
+            return status, (Fact("deployment.drift_corrected", f"{drift}; put back as it was asked for."),)
 
 
 def _found(outcome: Profiled) -> str:
@@ -160,6 +186,8 @@ _SAYS = {
     Phase.SELECTING_GPU: "Looking for the cheapest compute that it fits on.",
     Phase.DELETING: "Deleting the endpoint.",
     Phase.DELETED: "Nothing is left of it at the provider.",
+    Phase.STOPPING: "Stopping its replicas.",
+    Phase.STOPPED: "No replica is left; it can be started again.",
 }
 
 
@@ -172,10 +200,14 @@ def _entered(status: Status, phase: Phase, now: datetime) -> tuple[Status, tuple
         return status, (Fact("deployment.failed", failure.detail, {"code": failure.code}),)
     if phase is Phase.DELETED:
         status = _condition(status, ConditionType.CLEANED_UP, Truth.TRUE, "NothingLeft", "", now)
-    if phase is Phase.DELETING:
+    if phase in (Phase.DELETING, Phase.STOPPING):
+        reason = phase.value.capitalize()
         status = replace(status, targets=(), replicas=ReplicaCounts())
-        status = _condition(status, ConditionType.SERVING, Truth.FALSE, "Deleting", "", now)
+        status = _condition(status, ConditionType.SERVING, Truth.FALSE, reason, "", now)
+    if phase is Phase.DELETING:
         status = _condition(status, ConditionType.CLEANED_UP, Truth.FALSE, "Deleting", "", now)
+    if phase is Phase.SELECTING_GPU:  # the owner's deadline counts from when there was something to search
+        status = replace(status, seeking_since=now, round=0, ladder=(), refused=())
     return status, (Fact(f"deployment.{phase}", _SAYS.get(phase, "")),)
 
 
@@ -201,7 +233,7 @@ def _begun(
     status = replace(
         _in_phase(status, Phase.CREATING_ENDPOINT, now),
         ladder=status.ladder[1:],
-        attempt=Attempt(number, rung, name, now),
+        attempt=Attempt(number, rung, name, now, generation=deployment.generation),
         attempts=number,
         estimate=rung.estimate,
     )
@@ -229,6 +261,48 @@ def _created(
     return status, (Fact("deployment.loading_model", "The endpoint exists; the model is loading."),)
 
 
+def _applied(
+    deployment: Deployment, status: Status, did: Applied, now: datetime
+) -> tuple[Status, tuple[Fact, ...]]:
+    attempt, was = _present(status), status.phase
+    desired, offer = max(1, deployment.spec.min_replicas), attempt.rung.offer
+    status = replace(
+        status,
+        attempt=replace(attempt, handle=did.handle, generation=did.generation),
+        replicas=ReplicaCounts(desired, len(status.targets)),
+    )
+    if not offer.by_running:
+        status = replace(status, meter=status.meter.start(offer.price_per_hour * desired, now))
+    if was is Phase.STOPPED:
+        fact = Fact("deployment.loading_model", "Started again; the model is loading.")
+        return _in_phase(status, Phase.LOADING_MODEL, now), (fact,)
+    if was in (Phase.READY, Phase.UPDATING):
+        status = _condition(status, ConditionType.PROGRESSING, Truth.TRUE, "Updating", "", now)
+        fact = Fact("deployment.updating", "The change is being rolled out.", {"generation": did.generation})
+        return _in_phase(status, Phase.UPDATING, now), (fact,)
+    return status, ()
+
+
+def _not_applied(status: Status, did: NotApplied, now: datetime) -> tuple[Status, tuple[Fact, ...]]:
+    attempt = replace(_present(status), generation=did.generation)
+    why = f"{did.reason} {did.advice or ''}".strip()
+    status = _condition(status, ConditionType.PROGRESSING, Truth.FALSE, "UpdateRefused", why, now)
+    fact = Fact("deployment.update_refused", why, {"generation": did.generation})
+    return replace(status, attempt=attempt), (fact,)
+
+
+def _woken(status: Status, now: datetime) -> tuple[Status, tuple[Fact, ...]]:
+    status = replace(status, retry_at=now + timedelta(seconds=WOKEN_SECONDS))
+    if status.phase is not Phase.HIBERNATED:
+        return status, ()
+    return _in_phase(status, Phase.WAKING, now), (Fact("deployment.waking", "It was asked for."),)
+
+
+def _unbilled(status: Status, now: datetime) -> Status:
+    meter = status.meter if status.meter.since is None else status.meter.stop(now)
+    return replace(status, meter=Meter(meter.accrued))
+
+
 def _refused(status: Status, did: Refused, now: datetime) -> tuple[Status, tuple[Fact, ...]]:
     attempt = _present(status)
     if did.whole_provider:
@@ -245,7 +319,7 @@ def _abandoned(
     status = replace(status, targets=(), replicas=ReplicaCounts(status.replicas.desired, 0))
     if isinstance(why, Failure):
         return _given_up(status, why, now)
-    if status.phase is Phase.READY:  # it was lost after it had served: the search begins anew
+    if status.phase in _SERVED:  # it was lost after it had served: the search begins anew
         status = replace(status, seeking_since=now, round=0)
     status = replace(
         status,
@@ -280,21 +354,37 @@ def _reported(
     status = replace(
         status, targets=targets, access=seen.access, replicas=ReplicaCounts(desired, len(targets))
     )
-    if status.phase is Phase.READY:
-        if targets:
-            reason = "AllReplicas" if len(targets) >= desired else "SomeReplicas"
-            message = f"{len(targets)} of {desired} replicas answer."
-            return _condition(status, ConditionType.SERVING, Truth.TRUE, reason, message, now), ()
+    was, phase = status.phase, phase_after(desired_of(deployment, Patience()), status.phase, seen)
+    if phase is Phase.UPDATING:
+        stuck = Truth.FALSE if seen.trouble is not None else Truth.TRUE
+        message = seen.message or ""
+        status = _condition(status, ConditionType.PROGRESSING, stuck, "Updating", message, now)
+    if targets:
+        reason = "AllReplicas" if len(targets) >= desired else "SomeReplicas"
+        message = f"{len(targets)} of {desired} replicas answer."
+        status = _condition(status, ConditionType.SERVING, Truth.TRUE, reason, message, now)
+    if phase is was:
+        return status, ()
+    if phase is Phase.HIBERNATED:
+        message = "Its autoscaler let the last replica go."
+        status = _condition(status, ConditionType.SERVING, Truth.FALSE, "Hibernated", message, now)
+        return _in_phase(status, phase, now), (Fact("deployment.hibernated", message),)
+    if phase is Phase.LOADING_MODEL:
         why = seen.message or "No replica answers."
         status = _condition(status, ConditionType.SERVING, Truth.FALSE, "NoReplica", why, now)
         status = replace(status, seeking_since=now, round=0)  # should it be lost, the search begins anew
-        return _in_phase(status, Phase.LOADING_MODEL, now), (Fact("deployment.loading_model", why),)
-    if len(targets) < desired:
-        return status, ()
+        return _in_phase(status, phase, now), (Fact("deployment.loading_model", why),)
+    return _answers(deployment, status, was, now)
+
+
+def _answers(
+    deployment: Deployment, status: Status, was: Phase, now: datetime
+) -> tuple[Status, tuple[Fact, ...]]:
     again = status.ready_at is not None
     status = replace(_in_phase(status, Phase.READY, now), ready_at=now)
-    status = _condition(status, ConditionType.SERVING, Truth.TRUE, "AllReplicas", "It answers.", now)
     status = _condition(status, ConditionType.PROGRESSING, Truth.TRUE, "Ready", "", now)
+    if was is Phase.UPDATING:
+        return status, (Fact("deployment.updated", "All replicas run what was asked for."),)
     seconds = (now - deployment.created_at).total_seconds()
     message = "It answers again." if again else f"It answers, {seconds:.1f} s after it was asked for."
     return status, (Fact("deployment.ready", message),)
@@ -316,12 +406,11 @@ def _remembered(status: Status, seen: Observation, now: datetime) -> Status:
 
 def _removed(status: Status, now: datetime, luck: float) -> tuple[Status, tuple[Fact, ...]]:
     attempt = _present(status)
-    meter = status.meter if status.meter.since is None else status.meter.stop(now)
-    status = replace(status, attempt=None, meter=Meter(meter.accrued), replicas=ReplicaCounts())
+    status = replace(_unbilled(status, now), attempt=None, replicas=ReplicaCounts())
     status = _condition(status, ConditionType.ENDPOINT_CREATED, Truth.FALSE, "Removed", attempt.name, now)
     status = _condition(status, ConditionType.CLEANED_UP, Truth.TRUE, "NothingLeft", "", now)
     fact = Fact("deployment.endpoint_removed", f"{attempt.name} is gone.", {"attempt": attempt.number})
-    if status.phase is Phase.DELETING or attempt.failed:
+    if status.phase in (Phase.DELETING, Phase.STOPPING) or attempt.failed:
         return status, (fact,)
     status = _in_phase(status, Phase.SELECTING_GPU, now)
     if not status.ladder:

@@ -17,11 +17,16 @@ from moorage.domain.model import CacheScope, HubModel, Source
 from moorage.domain.observation import Trouble
 from moorage.domain.placement import smallest_change
 from moorage.domain.steps import (
+    Applied,
+    Apply,
     Broken,
     Create,
     Created,
+    Halt,
+    Halted,
     Later,
     Look,
+    NotApplied,
     Outcome,
     Place,
     Placed,
@@ -34,6 +39,8 @@ from moorage.domain.steps import (
     Seen,
     Validate,
     Vanished,
+    WakeUp,
+    Woken,
 )
 from moorage.errors import (
     Conflict,
@@ -55,12 +62,15 @@ from moorage.ports import (
     Callback,
     Credentials,
     Provider,
+    RegistryAccess,
     RevisionPlan,
     SecretBox,
+    Stop,
+    Wake,
     WorkerCache,
 )
 
-Effect = Validate | Place | Create | Look | Remove | Restore
+Effect = Validate | Place | Create | Look | Remove | Restore | Apply | Halt | WakeUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,7 @@ class Secrets:
     env: Mapping[str, str]
     hf_token: str | None
     cache_keys: Mapping[str, str] = field(default_factory=dict)
+    registry: RegistryAccess | None = None
 
     def __repr__(self) -> str:
         return "Secrets(…)"
@@ -79,7 +90,13 @@ def open_secrets(box: SecretBox, deployment_id: str, spec: DeploymentSpec) -> Se
     if spec.secrets is None:
         return Secrets({}, None)
     opened = json.loads(box.open(spec.secrets, f"deployment {deployment_id}"))
-    return Secrets(opened.get("env", {}), opened.get("hf_token"), opened.get("cache") or {})
+    registry = opened.get("registry")
+    return Secrets(
+        opened.get("env", {}),
+        opened.get("hf_token"),
+        opened.get("cache") or {},
+        None if registry is None else RegistryAccess(**registry),
+    )
 
 
 class WorkerLinks(Protocol):
@@ -133,6 +150,12 @@ class Effects:
                     return await self._remove(deployment, attempt)
                 case Restore(attempt, drift):
                     return await self._restore(deployment, attempt, drift)
+                case Apply(attempt):
+                    return await self._apply(deployment, attempt)
+                case Halt(attempt):
+                    return await self._halt(deployment, attempt)
+                case WakeUp(attempt):
+                    return await self._wake(deployment, attempt)
         except Problem as problem:
             return _outcome_of_problem(problem)
         except ProviderError as error:
@@ -144,8 +167,9 @@ class Effects:
         return Profiled(await self._planner.profile(spec.source, token))
 
     async def _place(self, deployment: Deployment) -> Outcome:
-        credentials = await self._vault.open_all(deployment.spec.credentials)
-        plan = await self._planner.place(deployment.spec, deployment.status.profile, credentials)
+        spec = deployment.spec
+        opened = await self._vault.accounts(deployment.organization_id, spec.credentials, spec.policy.cluster)
+        plan = await self._planner.place(spec, deployment.status.profile, opened)
         if plan.placement.ladder:
             return Placed(plan.placement)
         refused = plan.placement.refused
@@ -159,7 +183,7 @@ class Effects:
         )
 
     async def _create(self, deployment: Deployment, attempt: Attempt) -> Outcome:
-        provider, credentials = self._provider(attempt), await self._credentials(deployment, attempt)
+        provider, credentials = self._provider(attempt), await self._credentials(deployment)
         try:
             return Created(await provider.create(self._plan(deployment, attempt), attempt.name, credentials))
         except NoCapacity as error:
@@ -170,7 +194,7 @@ class Effects:
 
     async def _look(self, deployment: Deployment, attempt: Attempt) -> Outcome:
         try:
-            credentials = await self._credentials(deployment, attempt)
+            credentials = await self._credentials(deployment)
             seen = await self._provider(attempt).observe(_handle(attempt), credentials)
             if seen.trouble is Trouble.NO_CAPACITY:
                 self._planner.refused(attempt.rung.offer)
@@ -184,7 +208,7 @@ class Effects:
             return Later(f"cannot look at {attempt.name}: {error.detail}")
 
     async def _restore(self, deployment: Deployment, attempt: Attempt, drift: str) -> Outcome:
-        credentials = await self._credentials(deployment, attempt)
+        credentials = await self._credentials(deployment)
         plan = self._plan(deployment, attempt)
         try:
             await self._provider(attempt).apply(_handle(attempt), plan, credentials)
@@ -196,10 +220,56 @@ class Effects:
             return Later(f"{drift}, and it cannot be put back: {error.detail}")
         return Restored(drift)
 
+    async def _apply(self, deployment: Deployment, attempt: Attempt) -> Outcome:
+        credentials = await self._credentials(deployment)
+        plan = self._plan(deployment, attempt)
+        try:
+            handle = await self._provider(attempt).apply(_handle(attempt), plan, credentials)
+        except Gone:
+            return Vanished()
+        except (Rejected, QuotaExceeded) as error:
+            return NotApplied(deployment.generation, error.detail, error.advice)
+        except Retry:
+            raise
+        except ProviderError as error:
+            return Later(f"cannot change {attempt.name}: {error.detail}")
+        return Applied(handle, deployment.generation)
+
+    async def _halt(self, deployment: Deployment, attempt: Attempt) -> Outcome:
+        provider = self._provider(attempt)
+        if not isinstance(provider, Stop):
+            return await self._remove(deployment, attempt)
+        try:
+            credentials = await self._credentials(deployment)
+            answer = await provider.stop(_handle(attempt), credentials)
+        except Gone:
+            return Removed()
+        except Retry:
+            raise
+        except ProviderError as error:
+            return Later(f"cannot stop {attempt.name}: {error.detail}")
+        if isinstance(answer, Absent):
+            return Halted()
+        return Later(f"{attempt.name} is being stopped", answer.after)
+
+    async def _wake(self, deployment: Deployment, attempt: Attempt) -> Outcome:
+        provider = self._provider(attempt)
+        try:
+            if isinstance(provider, Wake):
+                credentials = await self._credentials(deployment)
+                await provider.wake(_handle(attempt), credentials)
+        except Gone:
+            return Vanished()
+        except Retry:
+            raise
+        except ProviderError as error:
+            return Later(f"cannot wake {attempt.name}: {error.detail}")
+        return Woken()
+
     async def _remove(self, deployment: Deployment, attempt: Attempt) -> Outcome:
         provider = self._provider(attempt)
         try:
-            credentials = await self._credentials(deployment, attempt)
+            credentials = await self._credentials(deployment)
             # Without a handle the create may or may not have happened: the name tells.
             handle = attempt.handle or await provider.find(attempt.name, credentials)
             if handle is None:
@@ -223,8 +293,8 @@ class Effects:
             raise Retry(f"provider {name} is not installed in this service", after=30.0)
         return provider
 
-    async def _credentials(self, deployment: Deployment, attempt: Attempt) -> Credentials | None:
-        credential_id = deployment.spec.credentials.get(attempt.rung.offer.provider)
+    async def _credentials(self, deployment: Deployment) -> Credentials | None:
+        credential_id = deployment.account
         return None if credential_id is None else await self._vault.open(credential_id)
 
     def _plan(self, deployment: Deployment, attempt: Attempt) -> RevisionPlan:
@@ -249,6 +319,9 @@ class Effects:
             cache=self._cache(spec, attempt.name, secrets),
             callback=self._links.callback(attempt.name),
             dtype=None if known is None else known.dtype,
+            max_replicas=max(1, spec.min_replicas, spec.max_replicas),
+            workload=spec.workload,
+            registry=secrets.registry,
         )
 
     def _cache(self, spec: DeploymentSpec, endpoint: str, secrets: Secrets) -> WorkerCache | None:

@@ -32,9 +32,11 @@ from moorage.errors import (
 from moorage.ports import (
     Append,
     Clock,
+    Clusters,
     Credentials,
     DeploymentFilter,
     Insert,
+    OpenAccount,
     Provider,
     SecretBox,
     Store,
@@ -50,12 +52,19 @@ _OVER = frozenset({Phase.DELETED, Phase.FAILED})
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """What a principal can use providers with: opened, and under which id a deployment finds it again.
-    `writes` store what is not stored yet, and go into the unit of whatever needs it."""
+    """What a principal can use providers with: its account at each provider, opened, under the id where a
+    deployment finds it again; and its clusters. `writes` store what is not stored yet, and go into the unit
+    of whatever needs it."""
 
     opened: Mapping[str, Credentials]
     ids: Mapping[str, str]
     writes: tuple[Write, ...] = ()
+    clusters: tuple[OpenAccount, ...] = ()
+
+    @property
+    def all(self) -> tuple[OpenAccount, ...]:
+        own = (OpenAccount(provider, self.ids[provider], c) for provider, c in self.opened.items())
+        return (*own, *self.clusters)
 
 
 class ProviderCredentials:
@@ -121,16 +130,21 @@ class ProviderCredentials:
             return
 
     async def of(
-        self, principal: Principal, wanted: str | None = None, provider_name: str = ANY_PROVIDER
+        self,
+        principal: Principal,
+        wanted: str | None = None,
+        provider_name: str = ANY_PROVIDER,
+        cluster: str | None = None,
     ) -> Accounts:
         """All accounts that `principal` may use: the one in its token, and of each provider the first stored
-        one, or the one that `wanted` names by id or name. Raises Invalid when there is none of that name,
-        Unauthorized when that one cannot be opened. For one provider that needs none, nothing is read."""
+        one, or the one that `wanted` names by id or name; and its clusters, or the one that `cluster` names
+        by id. Raises Invalid when there is none of that name, Unauthorized when that one cannot be opened.
+        For one provider that needs none, nothing is read."""
         named = self._providers.get(provider_name)
         if named is not None and not named.credential_fields and wanted is None:
             return Accounts({}, {})
         stored = await self._store.provider_credentials(organization_id=principal.organization_id)
-        rows = [row for row in stored if row.removed_at is None]
+        rows = [row for row in stored if row.removed_at is None and not self._opens_cluster(row)]
         if wanted is not None and not any(wanted in (row.id, row.name) for row in rows):
             names = ", ".join(row.name for row in rows) or "none is stored"
             raise Invalid.at(
@@ -145,7 +159,8 @@ class ProviderCredentials:
         for row in rows:
             if wanted in (row.id, row.name) and row.provider not in opened:
                 await self._vault.open(row.id)  # raises the reason: it was asked for by name
-        return await self._with_token(principal, Accounts(opened, ids), stored)
+        clusters = await self._vault.accounts(principal.organization_id, {}, cluster)
+        return await self._with_token(principal, Accounts(opened, ids, clusters=clusters), stored)
 
     async def _with_token(
         self, principal: Principal, accounts: Accounts, stored: Sequence[ProviderCredential]
@@ -168,7 +183,12 @@ class ProviderCredentials:
             {**accounts.opened, account.provider: Credentials(account.values)},
             {**accounts.ids, account.provider: id_},
             tuple(writes),
+            accounts.clusters,
         )
+
+    def _opens_cluster(self, row: ProviderCredential) -> bool:
+        """Whether it belongs to an imported cluster, which is looked after by its own service."""
+        return isinstance(self._providers.get(row.provider), Clusters)
 
     def _row(
         self, id_: str, principal: Principal, provider: str, name: str, values: Mapping[str, str]

@@ -82,6 +82,14 @@ class Surroundings:
     shared_cache: SharedCachePolicy = SharedCachePolicy()
 
 
+Render = Callable[[Deployment], tuple[int, bytes]]  # status and body of an answer
+
+
+def _accepted(deployment: Deployment) -> tuple[int, bytes]:
+    body = {"deployment_id": deployment.id, "name": deployment.name, "status": deployment.phase.value}
+    return 202, json.dumps(body).encode()
+
+
 class Deployments:
     def __init__(self, surroundings: Surroundings) -> None:
         self._out = surroundings
@@ -96,10 +104,15 @@ class Deployments:
         spec = self._cache_checked(self._draft(principal, request))
         accounts = await self._accounts(principal, request)
         try:
-            plan = await self._out.planner.plan(spec, request.hf_token, accounts.opened)
+            plan = await self._out.planner.plan(spec, request.hf_token, accounts.all)
         except Retry as error:
             raise Unavailable(error.detail, advice=error.advice, retry_after=error.after) from error
         return plan_view(plan.placement, plan.estimate)
+
+    async def deployment(self, principal: Principal, deployment_id: str) -> Deployment:
+        """The row, for surfaces that show it in words of their own."""
+        require(principal, Permission.READ)
+        return await self._owned(principal, deployment_id)
 
     async def get(self, principal: Principal, deployment_id: str) -> DeploymentView:
         require(principal, Permission.READ)
@@ -164,7 +177,7 @@ class Deployments:
         if not isinstance(provider, Logs):
             raise NotFound(f"Provider {name} keeps no logs that can be read.", code="no_logs")
         try:
-            credentials = await self._credentials(deployment, name)
+            credentials = await self._credentials(deployment)
         except Unauthorized as error:
             raise refusal_of(error) from error
         return _told(provider.logs(attempt.handle, credentials, tail=tail, follow=follow))
@@ -172,11 +185,18 @@ class Deployments:
     # -- wanting -----------------------------------------------------------------------------------------
 
     async def create(
-        self, principal: Principal, request: NewDeployment, key: str | None, fingerprint: str
+        self,
+        principal: Principal,
+        request: NewDeployment,
+        key: str | None,
+        fingerprint: str,
+        render: Render = _accepted,
     ) -> Answer:
         """Stores the deployment, its first event and message, and wakes the engine. Refuses what is known
-        to be impossible before anything is stored."""
+        to be impossible before anything is stored. `render` makes the answer, which a repetition gets too."""
         require(principal, Permission.DEPLOY)
+
+        made: list[str] = []
 
         async def make() -> tuple[Sequence[Write], int, bytes]:
             refuse_broken(request)
@@ -185,8 +205,8 @@ class Deployments:
             accounts = await self._accounts(principal, request)
             await self._check_fit(spec, request.hf_token, accounts)
             deployment, writes = self._first_writes(principal, request, spec, accounts)
-            body = {"deployment_id": deployment.id, "name": deployment.name, "status": deployment.phase.value}
-            return writes, 202, json.dumps(body).encode()
+            made.append(deployment.id)
+            return writes, *render(deployment)
 
         out = self._out
         try:
@@ -195,7 +215,7 @@ class Deployments:
             )
         except AlreadyExists as error:
             if error.kind != "deployment":  # a twin stored the same account first: it is there now
-                return await self.create(principal, request, key, fingerprint)
+                return await self.create(principal, request, key, fingerprint, render)
             raise Clash(
                 f"A deployment named {request.name!r} exists.",
                 code="name_taken",
@@ -203,7 +223,7 @@ class Deployments:
                 errors=(FieldError("body.name", "unique_in_organization", "The name is taken."),),
             ) from error
         if not answer.replayed:
-            out.on_written(json.loads(answer.body)["deployment_id"])
+            out.on_written(made[-1])
         return answer
 
     async def delete(self, principal: Principal, deployment_id: str) -> None:
@@ -236,8 +256,8 @@ class Deployments:
             raise NotFound(f"There is no deployment {deployment_id!r}.", code="deployment_not_found")
         return deployment
 
-    async def _credentials(self, deployment: Deployment, provider: str) -> Credentials | None:
-        credential_id = deployment.spec.credentials.get(provider)
+    async def _credentials(self, deployment: Deployment) -> Credentials | None:
+        credential_id = deployment.account
         return None if credential_id is None else await self._out.vault.open(credential_id)
 
     async def _with_endpoint(self, deployment: Deployment) -> Deployment:
@@ -262,7 +282,9 @@ class Deployments:
 
     async def _accounts(self, principal: Principal, request: NewDeployment) -> Accounts:
         try:
-            return await self._out.credentials.of(principal, request.credential, request.provider)
+            accounts = await self._out.credentials.of(
+                principal, request.credential, request.provider, request.cluster
+            )
         except Unauthorized as error:  # one that is stored cannot be opened any more
             raise Invalid.at(
                 "body.credential",
@@ -271,6 +293,8 @@ class Deployments:
                 code="credential_refused",
                 advice=error.advice,
             ) from error
+        _refuse_unknown_places(request, accounts)
+        return accounts
 
     def _draft(self, principal: Principal, request: NewDeployment) -> DeploymentSpec:
         spec = _spec(request)
@@ -311,7 +335,7 @@ class Deployments:
             return
         try:
             async with asyncio.timeout(CHECK_SECONDS):
-                plan = await self._out.planner.plan(spec, hf_token, accounts.opened)
+                plan = await self._out.planner.plan(spec, hf_token, accounts.all)
         except (HubUnavailable, Retry, TimeoutError):
             return
         if not plan.placement.ladder:
@@ -355,6 +379,28 @@ def refuse_broken(request: NewDeployment) -> None:
     errors = broken_rules(request)
     if errors:
         raise Invalid("; ".join(e.message for e in errors), errors=errors)
+
+
+def _refuse_unknown_places(request: NewDeployment, accounts: Accounts) -> None:
+    """A cluster of somebody else, or a node group of another cluster, is not there."""
+    if request.cluster is None:
+        return
+    if not accounts.clusters:
+        raise Invalid.at(
+            "body.cluster",
+            "known_cluster",
+            f"There is no cluster {request.cluster!r}.",
+            advice="See GET /clusters/ for those that are there, or import it with POST /clusters/.",
+        )
+    known = {group.id for account in accounts.clusters for group in account.node_groups}
+    strange = [id_ for id_ in request.node_groups if id_ not in known]
+    if strange:
+        raise Invalid.at(
+            "body.node_groups",
+            "of_the_cluster",
+            f"The cluster has no node group {', '.join(strange)}.",
+            advice="See GET /clusters/{id}/nodegroups/ for those that it has.",
+        )
 
 
 def does_not_fit(plan: Plan) -> Invalid:

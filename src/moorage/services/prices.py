@@ -39,7 +39,7 @@ class Prices:
         require(principal, Permission.READ)
         accounts = await self._credentials.of(principal)
         tenant_only = principal.account is not None
-        market = await self._planner.market(accounts.opened, own_accounts_only=tenant_only)
+        market = await self._planner.market(accounts.all, own_accounts_only=tenant_only)
         return market_view(market.offers, market.refused)
 
     async def cost(self, principal: Principal, deployment_id: str) -> DeploymentCostView:
@@ -61,7 +61,7 @@ class Prices:
         if not isinstance(provider, Billing):
             return None, f"{name} does not tell what it charged."
         try:
-            id_ = deployment.spec.credentials.get(name)
+            id_ = deployment.account
             credentials = None if id_ is None else await self._vault.open(id_)
             return await provider.billed(attempt.handle, credentials, deployment.created_at), None
         except ProviderError as error:
