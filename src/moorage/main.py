@@ -48,6 +48,7 @@ from moorage.engine.job_runner import JobLimits, JobRunner
 from moorage.engine.loop import Engine, EngineSettings
 from moorage.engine.outbox import Outbox, OutboxLimits
 from moorage.engine.sweeper import Sweeper
+from moorage.engine.watches import Watches
 from moorage.engine.webhook_attempt import WebhookAttempt
 from moorage.errors import BadGateway, Unauthorized
 from moorage.gateway import heap
@@ -58,6 +59,7 @@ from moorage.gateway.routes import Route, RoutePublisher
 from moorage.planning import Planner
 from moorage.ports import Callback, Clock, Outgoing, Provider, ProviderConfig, Resolve, Store
 from moorage.services.authentication import Authenticator
+from moorage.services.changes import ChangeSurroundings, DeploymentChanges
 from moorage.services.credentials import ProviderCredentials
 from moorage.services.deployments import Deployments, Surroundings
 from moorage.services.idempotency import Idempotency
@@ -89,6 +91,7 @@ class Service:
     signals: Signals
     outbox: Outbox
     jobs: JobRunner
+    watches: Watches
     clock: Clock
     new_id: NewId
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -138,6 +141,7 @@ class Service:
             await self.load_routes()
             self.signals.notify_all()
             self.engine.wake()
+            self.watches.accounts_changed()
             self.outbox.wake()
             self.jobs.others_wrote()
 
@@ -243,7 +247,8 @@ async def running(
             lease_seconds=settings.lease_seconds,
             on_applied=lambda deployment: service.applied(deployment),
         )
-        engine = Engine(store, providers, driver, clock, EngineSettings(lease_seconds=settings.lease_seconds))
+        engine = Engine(store, driver, clock, EngineSettings(lease_seconds=settings.lease_seconds))
+        watches = Watches(store, providers, vault, engine.signal)
         sweeper = Sweeper(
             store,
             providers,
@@ -286,6 +291,17 @@ async def running(
                     _shared_cache_policy(settings),
                 )
             ),
+            changes=DeploymentChanges(
+                ChangeSurroundings(
+                    store,
+                    box,
+                    outgoing,
+                    clock,
+                    new_id,
+                    public_url,
+                    lambda deployment_id: service.written(deployment_id),
+                )
+            ),
             identity=Identity(store, box, passwords, tokens, clock, new_id),
             keys=ApiKeys(store, clock, new_id, authenticator.forget),
             authenticator=authenticator,
@@ -326,7 +342,9 @@ async def running(
             bearer=gateway_bearer(vault),
         )
         stack.push_async_callback(gateway.aclose)
-        service = Service(gateway, settings, store, engine, routes, signals, outbox, jobs, clock, new_id)
+        service = Service(
+            gateway, settings, store, engine, routes, signals, outbox, jobs, watches, clock, new_id
+        )
         if settings.bootstrap_user and settings.bootstrap_password:
             password = settings.bootstrap_password.get_secret_value()
             await services.identity.bootstrap_owner(settings.bootstrap_user, password)
@@ -338,6 +356,7 @@ async def running(
                 ("outbox", outbox.run),
                 ("jobs", jobs.run),
                 ("sweeper", sweeper.run),
+                ("watches", watches.run),
                 ("changes", service.follow_other_processes),
             )
         ]

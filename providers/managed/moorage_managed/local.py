@@ -49,6 +49,8 @@ class LocalProvider:
         Feature.SPOT: "this machine is not sold as spot capacity",
         Feature.REGION: "this machine has no region",
         Feature.SERVERLESS: "the local driver keeps min_replicas processes and does not scale by workers",
+        Feature.WORKLOAD: "the local driver runs worker processes, not containers",
+        Feature.CLUSTER: "the local driver runs on this machine, not on a cluster",
         Feature.MODEL_CACHE: "the local driver keeps downloaded weights on this machine's disk anyway",
     }
     credential_fields: Mapping[str, str] = {}

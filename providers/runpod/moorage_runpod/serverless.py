@@ -37,6 +37,8 @@ class RunPodProvider:
     unsupported: Mapping[Feature, str] = {
         Feature.SPOT: "RunPod serverless has one price: flex workers are not sold as spot capacity",
         Feature.REGION: "RunPod places by data center: name them in data_centers",
+        Feature.WORKLOAD: "RunPod scales by workers: use workers_min, idle_timeout and the like",
+        Feature.CLUSTER: "RunPod is no cluster of yours",
     }
     credential_fields: Mapping[str, str] = {
         FIELD: "a RunPod API key with read and write permission on serverless endpoints"

@@ -11,6 +11,7 @@ from fastapi.security.base import SecurityBase
 
 from moorage.domain.identity import Principal
 from moorage.services.authentication import Authenticator
+from moorage.services.changes import DeploymentChanges
 from moorage.services.credentials import ProviderCredentials
 from moorage.services.deployments import Deployments
 from moorage.services.idempotency import Idempotency, fingerprint
@@ -25,6 +26,7 @@ from moorage.services.worker_reports import WorkerReports
 @dataclass(frozen=True, slots=True)
 class Services:
     deployments: Deployments
+    changes: DeploymentChanges
     identity: Identity
     keys: ApiKeys
     authenticator: Authenticator

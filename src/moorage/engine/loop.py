@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
@@ -17,10 +16,9 @@ from itertools import islice
 import structlog
 
 from moorage.domain.deployment import Deployment
-from moorage.domain.naming import parse_external_name
 from moorage.engine.drive import Driver, Hold
 from moorage.errors import MoorageError
-from moorage.ports import Clock, Lease, Provider, Store, Watch
+from moorage.ports import Clock, Lease, Store
 
 log = structlog.get_logger(__name__)
 
@@ -40,13 +38,11 @@ class Engine:
     def __init__(
         self,
         store: Store,
-        providers: Mapping[str, Provider],
         driver: Driver,
         clock: Clock,
         settings: EngineSettings,
     ) -> None:
         self._store = store
-        self._providers = providers
         self._driver = driver
         self._clock = clock
         self._settings = settings
@@ -78,9 +74,6 @@ class Engine:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._renew_leases(), name="engine:renew")
             tasks.create_task(self._store_signals(), name="engine:signals")
-            for provider in self._providers.values():
-                if isinstance(provider, Watch):
-                    tasks.create_task(self._watch(provider), name=f"engine:watch:{provider.name}")
             try:
                 await self._claim(tasks)
             finally:
@@ -164,16 +157,3 @@ class Engine:
                 self._signalled.difference_update(batch)
                 await self._store.wake(batch, self._clock.now())
             self._wake.set()
-
-    async def _watch(self, provider: Provider) -> None:
-        assert isinstance(provider, Watch)
-        while True:
-            try:
-                names: AsyncIterator[str] = provider.watch(None)
-                async for name in names:
-                    parsed = parse_external_name(name)
-                    if parsed is not None:
-                        self.signal(parsed.deployment_id)
-            except Exception:  # a bug of one provider's watch stops nobody else
-                log.exception("engine.watch_failed", provider=provider.name)
-            await asyncio.sleep(1.0)  # a watch that ended begins anew; looks at intervals cover the gap

@@ -22,6 +22,7 @@ from moorage.engine.drive import Driver
 from moorage.engine.effects import Effects, NoLinks
 from moorage.engine.loop import Engine, EngineSettings
 from moorage.engine.sweeper import Sweeper
+from moorage.engine.watches import Watches
 from moorage.errors import Problem
 from moorage.planning import Planner
 from moorage.ports import Insert, Provider, RevisionPlan, Update
@@ -81,7 +82,10 @@ class World:
             lease_seconds=lease_seconds,
             on_applied=lambda deployment: self.applied.set(),
         )
-        return Engine(self.store, providers, driver, self.clock, EngineSettings(lease_seconds))
+        return Engine(self.store, driver, self.clock, EngineSettings(lease_seconds))
+
+    def watches(self, engine: Engine) -> Watches:
+        return Watches(self.store, {"fake": self.provider}, self.vault(), engine.signal)
 
     def sweeper(self, grace: float = 0.0) -> Sweeper:
         providers = {"fake": self.provider}
@@ -131,12 +135,13 @@ class World:
     @contextlib.asynccontextmanager
     async def driven(self, engine: Engine | None = None) -> AsyncIterator[Engine]:
         engine = engine or self.engine()
-        running = asyncio.create_task(engine.run())
+        running = [asyncio.create_task(run) for run in (engine.run(), self.watches(engine).run())]
         try:
             yield engine
         finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
 
 @pytest.fixture
