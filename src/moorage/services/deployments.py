@@ -114,6 +114,11 @@ class Deployments:
         require(principal, Permission.READ)
         return await self._owned(principal, deployment_id)
 
+    @property
+    def public_url(self) -> str:
+        """Under which this service is reached, without a final slash."""
+        return self._out.public_url
+
     async def get(self, principal: Principal, deployment_id: str) -> DeploymentView:
         require(principal, Permission.READ)
         return self._view(await self._owned(principal, deployment_id))
@@ -121,14 +126,20 @@ class Deployments:
     async def page(
         self, principal: Principal, where: DeploymentFilter, cursor: str | None, limit: int
     ) -> Page[DeploymentView]:
-        require(principal, Permission.READ)
-        try:
-            page = await self._out.store.deployments(principal.organization_id, where, cursor, limit)
-        except ValueError as error:
-            raise Invalid.at(
-                "query.cursor", "cursor", "Use next_cursor of an earlier page as it is."
-            ) from error
+        page = await self._page(principal, where, cursor, limit)
         return Page(tuple(self._view(d) for d in page.items), page.next_cursor)
+
+    async def page_on_clusters(
+        self, principal: Principal, cursor: str | None, limit: int
+    ) -> Page[Deployment]:
+        """Those that name a cluster, newest first. A page may be shorter than `limit`; only the last has no
+        cursor."""
+        while True:
+            page = await self._page(principal, DeploymentFilter(), cursor, limit)
+            found = tuple(d for d in page.items if d.spec.policy.cluster is not None)
+            if found or page.next_cursor is None:
+                return Page(found, page.next_cursor)
+            cursor = page.next_cursor
 
     async def events(
         self, principal: Principal, deployment_id: str, after: str | None, limit: int
@@ -246,6 +257,17 @@ class Deployments:
             return
 
     # -- parts -------------------------------------------------------------------------------------------
+
+    async def _page(
+        self, principal: Principal, where: DeploymentFilter, cursor: str | None, limit: int
+    ) -> Page[Deployment]:
+        require(principal, Permission.READ)
+        try:
+            return await self._out.store.deployments(principal.organization_id, where, cursor, limit)
+        except ValueError as error:
+            raise Invalid.at(
+                "query.cursor", "cursor", "Use next_cursor of an earlier page as it is."
+            ) from error
 
     def _view(self, deployment: Deployment) -> DeploymentView:
         return deployment_view(deployment, self._out.clock.now(), self._out.public_url)
