@@ -504,6 +504,9 @@ class Store(Protocol):
     async def node_groups(self, organization_id: str, cluster_id: str | None = None) -> Sequence[NodeGroup]:
         """Those that are there, oldest first; of all clusters of the organization where none is given."""
 
+    async def node_group(self, group_id: str, organization_id: str) -> NodeGroup | None:
+        """A removed one too."""
+
     async def model_version(self, model_id: str, organization_id: str) -> ModelVersion | None:
         """A removed one too."""
 

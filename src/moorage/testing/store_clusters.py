@@ -40,6 +40,10 @@ class Brought:
         ]
         return sorted(there, key=lambda row: (row.created_at, row.id))
 
+    async def node_group(self, group_id: str, organization_id: str) -> NodeGroup | None:
+        await asyncio.sleep(0)
+        return next((row for row in self._of(NodeGroup, organization_id) if row.id == group_id), None)
+
     async def model_version(self, model_id: str, organization_id: str) -> ModelVersion | None:
         await asyncio.sleep(0)
         return next((row for row in self._of(ModelVersion, organization_id) if row.id == model_id), None)

@@ -51,6 +51,7 @@ class BroughtContract:
         await store.commit([Insert(cluster()), Insert(node_group()), Insert(model_version())])
         assert await store.cluster("cls_0001", "org_b") is None
         assert await store.model_version("mdl_0001", "org_b") is None
+        assert await store.node_group("ngp_0001", "org_b") is None
         assert await store.node_groups("org_b") == []
         assert await store.node_groups("org_b", "cls_0001") == []
         assert (await store.model_versions("org_b", None, 10)).items == ()
@@ -97,6 +98,9 @@ class BroughtContract:
         assert await store.node_groups("org_a") == [replace(group, version=1)]
         await store.commit([Update(replace(group, removed_at=NOW, version=1))])
         assert await store.node_groups("org_a") == []
+        removed = await store.node_group("ngp_0001", "org_a")
+        assert removed is not None
+        assert removed.removed_at == NOW
         await store.commit([Update(replace(group, version=2))])
         assert await store.node_groups("org_a", "cls_0001") == [replace(group, version=3)]
 

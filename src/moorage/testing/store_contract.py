@@ -72,6 +72,7 @@ class StoreContract(BroughtContract, JobContract, LeaseContract):
             (api_key(), lambda s: s.api_key_by_hash(f"{1:064x}")),
             (credential(), lambda s: s.provider_credential("crd_1")),
             (cluster(), lambda s: s.cluster("cls_0001", "org_a")),
+            (node_group(), lambda s: s.node_group("ngp_0001", "org_a")),
             (model_version(), lambda s: s.model_version("mdl_0001", "org_a")),
             (
                 IdempotencyRecord("org_a k", "org_a", "f", 202, "sealed", NOW),

@@ -36,6 +36,12 @@ def node_groups(connection: Connection, organization_id: str, cluster_id: str | 
     return [NODE_GROUP.codec.load(body) for body in connection.execute(statement, parameters).scalars()]
 
 
+def node_group(connection: Connection, group_id: str, organization_id: str) -> NodeGroup | None:
+    parameters = {"id": group_id, "organization_id": organization_id}
+    body = connection.execute(_NODE_GROUP, parameters).scalar()
+    return None if body is None else NODE_GROUP.codec.load(body)
+
+
 def model_version(connection: Connection, model_id: str, organization_id: str) -> ModelVersion | None:
     parameters = {"id": model_id, "organization_id": organization_id}
     body = connection.execute(_MODEL_VERSION, parameters).scalar()
@@ -59,6 +65,9 @@ _CLUSTERS = (
 )
 
 _G = tables.node_groups.c
+_NODE_GROUP = select(_G.body).where(
+    _G.id == bindparam("id"), _G.organization_id == bindparam("organization_id")
+)
 _NODE_GROUPS = (
     select(_G.body)
     .where(_G.organization_id == bindparam("organization_id"), _G.removed_at.is_(None))

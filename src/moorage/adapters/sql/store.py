@@ -175,6 +175,9 @@ class SqlStore:
     async def node_groups(self, organization_id: str, cluster_id: str | None = None) -> Sequence[NodeGroup]:
         return await self._database.read(lambda c: clusters.node_groups(c, organization_id, cluster_id))
 
+    async def node_group(self, group_id: str, organization_id: str) -> NodeGroup | None:
+        return await self._database.read(lambda c: clusters.node_group(c, group_id, organization_id))
+
     async def model_version(self, model_id: str, organization_id: str) -> ModelVersion | None:
         return await self._database.read(lambda c: clusters.model_version(c, model_id, organization_id))
 
