@@ -24,7 +24,9 @@ from moorage.errors import Gone, NoCapacity, PermissionMissing, ProviderError, R
 from moorage.ports import Absent, Account, Credentials, LogLine, RevisionPlan, StillThere
 
 GB = 10**9
-Call = Literal["check_credentials", "offers", "find", "create", "observe", "apply", "delete", "owned"]
+Call = Literal[
+    "check_credentials", "offers", "find", "create", "observe", "apply", "stop", "wake", "delete", "owned"
+]
 ReplicaUrl = Callable[[str, int], str]  # (external name, replica index) -> base URL
 
 
@@ -95,6 +97,7 @@ class Endpoint:
     crashed: tuple[str, ...] | None = None
     gone: bool = False
     grown: asyncio.Event | None = None  # made when somebody follows the log
+    asleep: bool = False  # its autoscaler let the last replica go
 
 
 class InProcessCompute:
@@ -143,6 +146,11 @@ class InProcessCompute:
         """An endpoint under our tag that no deployment made."""
         self._start(plan, name)
 
+    def sleep(self, name: str) -> None:
+        """The endpoint's autoscaler lets the last replica go."""
+        self._get(name).asleep = True
+        self.notify(name)
+
     def log(self, name: str, text: str) -> None:
         endpoint = self._get(name)
         endpoint.lines.append(LogLine(datetime.now(UTC), "0", text))
@@ -175,16 +183,29 @@ class InProcessCompute:
             return Observation(stopped, None, Trouble.CRASH_LOOP, "the worker exits again and again", lines)
         if endpoint.deleting:
             return Observation(self._replicas(endpoint, ReplicaState.STOPPED), stage="deleting")
+        if endpoint.asleep or not endpoint.replicas:
+            return Observation((), asleep=endpoint.asleep)
         if offer in self.faults.never_ready or self._monotonic() < endpoint.ready_at:
             return Observation(self._replicas(endpoint, ReplicaState.STARTING), stage="loading")
         return Observation(self._replicas(endpoint, ReplicaState.READY))
 
     def apply(self, name: str, plan: RevisionPlan) -> Endpoint:
         endpoint = self._get(name)
-        if endpoint.plan != plan:
+        if endpoint.plan != plan or endpoint.replicas != plan.replicas:
             endpoint.plan, endpoint.replicas = plan, plan.replicas
             self.notify(name)
         return endpoint
+
+    def stop(self, name: str) -> Absent | StillThere:
+        endpoint = self._get(name)
+        endpoint.replicas = 0
+        self.notify(name)
+        return Absent()
+
+    def wake(self, name: str) -> None:
+        endpoint = self._get(name)
+        endpoint.asleep = False
+        self.notify(name)
 
     def delete(self, name: str) -> Absent | StillThere:
         endpoint = self.endpoints.get(name)
@@ -343,6 +364,21 @@ class InProcessProvider:
 
     def _handle(self, endpoint: Endpoint) -> Handle:
         return Handle(self.name, endpoint.name, {"id": endpoint.id})
+
+
+class InProcessSleeper(InProcessProvider):
+    """An `InProcessProvider` with `Stop` and `Wake`."""
+
+    async def stop(self, handle: Handle, credentials: Credentials | None) -> Absent | StillThere:
+        await self._enter("stop", credentials)
+        answer = self.compute.stop(handle.name)
+        self.compute.faults.after("stop")
+        return answer
+
+    async def wake(self, handle: Handle, credentials: Credentials | None) -> None:
+        await self._enter("wake", credentials)
+        self.compute.wake(handle.name)
+        self.compute.faults.after("wake")
 
 
 class InProcessVendor(InProcessProvider):

@@ -33,14 +33,19 @@ from moorage.domain.observation import (
 )
 from moorage.domain.steps import (
     Abandon,
+    Applied,
+    Apply,
     Begin,
     Broken,
     Create,
     Created,
     Enter,
     GiveUp,
+    Halt,
+    Halted,
     Later,
     Look,
+    NotApplied,
     Outcome,
     Place,
     Placed,
@@ -57,12 +62,14 @@ from moorage.domain.steps import (
     Validate,
     Vanished,
     Wait,
+    WakeUp,
+    Woken,
 )
 from moorage.domain.transition import advance
 
 START = datetime(2026, 11, 21, 9, tzinfo=UTC)
 PATIENCE = Patience(ready_timeout=60.0, loading_look=5.0, ready_look=30.0)
-EFFECTS = (Validate, Place, Create, Look, Remove)
+EFFECTS = (Validate, Place, Create, Look, Remove, Apply, Halt, WakeUp)
 TERMINAL = (Phase.DELETED, Phase.FAILED)
 
 
@@ -76,6 +83,7 @@ RUNGS = tuple(Rung(offer(n), "onnx", Estimate(1, 1.0, ())) for n in ("a", "b", "
 PROFILE = ModelProfile("acme/m", "0" * 40, ())
 ANSWERS = Observation((Replica("0", ReplicaState.READY, "http://127.0.0.1:1"),))
 LOADS = Observation((Replica("0", ReplicaState.STARTING),))
+SLEEPS = Observation((), asleep=True)
 
 
 def deployment(phase: Phase = Phase.VALIDATING, **status: object) -> Deployment:
@@ -332,6 +340,133 @@ def test_a_quota_leaves_the_offers_of_other_providers() -> None:
     assert next_step(through(d, Removed())) == Begin(ELSEWHERE)
 
 
+# -- stopped, started, changed, asleep ------------------------------------------------------------------
+
+WISHES = ("nothing",) * 12 + ("stop", "start", "change", "wake")
+
+
+def wanted_otherwise(d: Deployment, wish: str, now: datetime) -> Deployment:
+    """The deployment after its owner wished that, as the services write it."""
+    match wish:
+        case "stop":
+            return replace(d, spec=replace(d.spec, stopped=True))
+        case "start" if d.spec.stopped:
+            return replace(d, spec=replace(d.spec, stopped=False), generation=d.generation + 1)
+        case "change":
+            return replace(d, generation=d.generation + 1)
+        case "wake":
+            return replace(d, wake_at=now)
+    return d
+
+
+def ready() -> Deployment:
+    return through(loading(), Report(ANSWERS))
+
+
+def test_a_stop_where_the_endpoint_can_stay_and_a_start_there() -> None:
+    d = wanted_otherwise(ready(), "stop", START)
+    assert next_step(d) == Enter(Phase.STOPPING)
+    d = through(d, Enter(Phase.STOPPING))
+    assert d.status.targets == (), "nothing is sent there any more"
+    assert isinstance(next_step(d), Halt)
+    d = through(d, Halted())
+    assert d.phase is Phase.STOPPED
+    assert d.status.meter.per_hour == 0.0
+    assert isinstance(next_step(d), Rest)
+    d = wanted_otherwise(d, "start", START)
+    assert isinstance(next_step(d), Apply)
+    assert d.status.attempt is not None
+    d = through(d, Applied(Handle("p", d.status.attempt.name), d.generation))
+    assert d.phase is Phase.LOADING_MODEL
+    d = through(d, Report(ANSWERS))
+    assert d.phase is Phase.READY
+
+
+def test_a_stop_where_it_cannot_and_a_start_that_places_anew() -> None:
+    later = START + timedelta(days=9)
+    d = through(wanted_otherwise(ready(), "stop", START), Enter(Phase.STOPPING), Removed())
+    assert next_step(d) == Enter(Phase.STOPPED)
+    d = wanted_otherwise(through(d, Enter(Phase.STOPPED)), "start", later)
+    assert next_step(d, later) == Enter(Phase.SELECTING_GPU)
+    d = through(d, Enter(Phase.SELECTING_GPU), now=later)
+    assert isinstance(next_step(d, later), Place), "not: out of time"
+
+
+@pytest.mark.parametrize("d", [deployment(), placed(), loading(), ready()], ids=lambda d: d.phase)
+def test_a_stop_comes_whenever_it_is_wanted_and_leaves_nothing_unnamed(d: Deployment) -> None:
+    d = through(wanted_otherwise(d, "stop", START), Enter(Phase.STOPPING))
+    step = next_step(d)
+    if d.status.attempt is None:
+        assert step == Enter(Phase.STOPPED)
+    else:
+        assert isinstance(step, Halt)
+
+
+def test_an_intent_to_create_is_removed_by_a_stop() -> None:
+    d = through(placed(), Begin(RUNGS[0]))
+    d = through(wanted_otherwise(d, "stop", START), Enter(Phase.STOPPING))
+    assert isinstance(next_step(d), Remove)
+
+
+def test_a_change_is_applied_in_place_and_told_when_all_run_it() -> None:
+    d = wanted_otherwise(ready(), "change", START)
+    step = next_step(d)
+    assert isinstance(step, Apply)
+    d = through(d, Applied(Handle("p", step.attempt.name), 2))
+    assert d.phase is Phase.UPDATING
+    assert d.status.targets, "the old replicas serve on"
+    rolling = replace(ANSWERS, updating=True)
+    assert isinstance(next_step(d, seen=rolling), Wait)
+    change = advance(d, Report(ANSWERS), START)
+    assert change.deployment.phase is Phase.READY
+    assert [fact.type for fact in change.facts] == ["deployment.updated"]
+
+
+def test_an_update_that_is_stuck_says_why_and_what_ran_before_serves_on() -> None:
+    d = wanted_otherwise(ready(), "change", START)
+    assert d.status.attempt is not None
+    d = through(d, Applied(Handle("p", d.status.attempt.name), 2))
+    stuck = replace(ANSWERS, updating=True, trouble=Trouble.REJECTED, message="no such image")
+    step = next_step(d, seen=stuck)
+    assert step == Report(stuck)
+    d = through(d, step)
+    assert d.phase is Phase.UPDATING
+    assert d.status.targets
+    told = {c.type: c for c in d.status.conditions}[ConditionType.PROGRESSING]
+    assert (told.status, told.message) == (Truth.FALSE, "no such image")
+    assert isinstance(next_step(d, seen=stuck), Wait), "it is stored once"
+
+
+def test_a_change_that_the_provider_refuses_is_told_and_not_tried_again() -> None:
+    d = wanted_otherwise(ready(), "change", START)
+    change = advance(d, NotApplied(2, "quota", "ask for more"), START)
+    assert change.deployment.phase is Phase.READY
+    assert [fact.type for fact in change.facts] == ["deployment.update_refused"]
+    assert isinstance(next_step(change.deployment), Look)
+
+
+def test_what_its_autoscaler_let_sleep_is_woken_by_whoever_asks() -> None:
+    later = START + timedelta(hours=1)
+    d = ready()
+    assert next_step(d, later, SLEEPS) == Report(SLEEPS)
+    d = through(d, Report(SLEEPS), now=later)
+    assert d.phase is Phase.HIBERNATED
+    assert isinstance(next_step(d, later, SLEEPS), Wait)
+    assert isinstance(next_step(replace(d, wake_at=START), later), Look), "that was before it slept"
+    d = wanted_otherwise(d, "wake", later)
+    assert isinstance(next_step(d, later), WakeUp)
+    d = through(d, Woken(), now=later)
+    assert d.phase is Phase.WAKING
+    soon = later + timedelta(seconds=2)
+    assert isinstance(next_step(d, soon, SLEEPS), Wait), "it may not have noticed yet"
+    d = through(d, Report(ANSWERS), now=soon)
+    assert d.phase is Phase.READY
+
+
+def test_what_sleeps_before_it_ever_answered_is_woken_to_prove_itself() -> None:
+    assert isinstance(next_step(loading(), seen=SLEEPS), WakeUp)
+
+
 # -- a hostile world ------------------------------------------------------------------------------------
 
 
@@ -342,6 +477,7 @@ class World:
     draw: st.DataObject
     endpoints: set[str] = field(default_factory=set)
     seen: Observation | Vanished | None = None
+    generation: int = 1
 
     def perform(self, step: Step) -> Outcome:
         match step:
@@ -370,13 +506,31 @@ class World:
                     return Vanished()
                 crash = Observation((), trouble=Trouble.CRASH_LOOP)
                 full = Observation((), trouble=Trouble.NO_CAPACITY)
-                return self._one_of(Seen(ANSWERS), Seen(LOADS), Seen(crash), Seen(full), Later("timeout"))
+                rolls = replace(ANSWERS, updating=True)
+                return self._one_of(
+                    *(Seen(what) for what in (ANSWERS, LOADS, SLEEPS, rolls, crash, full)), Later("timeout")
+                )
+            case Apply() | Halt() | WakeUp():
+                return self._change(step)
             case Remove(attempt):
                 outcome = self._one_of(Removed(), Later("still there", 1.0))
                 if isinstance(outcome, Removed):
                     self.endpoints.discard(attempt.name)
                 return outcome
         raise AssertionError(step)
+
+    def _change(self, step: Apply | Halt | WakeUp) -> Outcome:
+        if step.attempt.name not in self.endpoints:
+            return Removed() if isinstance(step, Halt) else Vanished()
+        match step:
+            case Apply():
+                handle = Handle("p", step.attempt.name)
+                newest = self.generation
+                return self._one_of(Applied(handle, newest), NotApplied(newest, "no"), Later("silent"))
+            case Halt():
+                return self._one_of(Halted(), Later("still there", 1.0))
+            case WakeUp():
+                return self._one_of(Woken(), Later("silent"))
 
     def _one_of(self, *outcomes: Outcome) -> Outcome:
         return self.draw.draw(st.sampled_from(outcomes))
@@ -390,6 +544,8 @@ def test_there_is_always_a_next_step_or_the_end_and_never_two_endpoints(data: st
     for turn in range(120):
         if turn == delete_at:
             d = replace(d, deleted_at=now)
+        d = wanted_otherwise(d, data.draw(st.sampled_from(WISHES)), now)
+        world.generation = d.generation
         step = decide(desired_of(d, PATIENCE), Observed(d.status, world.seen), now)
         if isinstance(step, Rest):
             break
@@ -409,6 +565,8 @@ def test_there_is_always_a_next_step_or_the_end_and_never_two_endpoints(data: st
         assert len(world.endpoints) <= 1, "never two worker sets"
         attempt = d.status.attempt
         assert world.endpoints <= ({attempt.name} if attempt else set()), "what exists is always named"
+    if d.status.phase is Phase.STOPPED:
+        assert d.status.targets == ()
     if d.status.phase in TERMINAL:
         assert not world.endpoints, "nothing is left that bills"
         assert d.status.attempt is None

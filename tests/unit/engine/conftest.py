@@ -55,7 +55,7 @@ class World:
         self.compute = InProcessCompute(
             [cpu_offer("cheap", price=0.1), cpu_offer("dear", price=0.2)], name="fake"
         )
-        self.provider = InProcessProvider(self.compute)
+        self.provider: InProcessProvider = InProcessProvider(self.compute)
         self.hub = OneModelHub()
         self.store = MemoryStore()
         self.box = KeyRing([("k", secrets.token_bytes(32))])

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 
-from moorage.domain.deployment import Phase
+import pytest
+
+from moorage.domain.deployment import Deployment, Phase
 from moorage.domain.naming import ExternalName
-from moorage.errors import HubUnavailable, ModelGated, QuotaExceeded, Rejected, Retry, Unauthorized
-from moorage.ports import RevisionPlan
+from moorage.errors import (
+    HubUnavailable,
+    ModelGated,
+    QuotaExceeded,
+    Rejected,
+    Retry,
+    StaleWrite,
+    Unauthorized,
+)
+from moorage.ports import RevisionPlan, Update
+from moorage.testing.provider import InProcessSleeper
 
 from .conftest import World
 
@@ -230,3 +243,75 @@ async def test_credentials_that_are_refused_for_a_while_tear_nothing_down(world:
                 world.applied.clear()
         assert (await world.read(id_)).status.phase is Phase.READY
     assert list(world.compute.endpoints) == [str(ExternalName(ready.id, 1, 1))]
+
+
+async def write(world: World, deployment_id: str, wanted: Callable[[Deployment], Deployment]) -> None:
+    """What its owner wants; the engine may write meanwhile."""
+    while True:
+        found = await world.read(deployment_id)
+        try:
+            await world.store.commit([Update(replace(wanted(found), due_at=world.clock.now()))])
+        except StaleWrite:
+            continue
+        return
+
+
+async def wish(world: World, deployment_id: str, **spec: object) -> None:
+    """Its owner wants its spec otherwise."""
+
+    def changed(found: Deployment) -> Deployment:
+        wanted = replace(found.spec, **spec)  # type: ignore[arg-type]  # fields by name
+        return replace(found, spec=wanted, generation=found.generation + 1)
+
+    await write(world, deployment_id, changed)
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["the endpoint stays", "it is made again"])
+async def test_stopped_and_started_again(world: World, keeps: bool) -> None:
+    if keeps:
+        world.provider = InProcessSleeper(world.compute)
+    async with world.driven() as engine:
+        id_ = await world.deploy()
+        await world.until(id_, Phase.READY)
+        await wish(world, id_, stopped=True)
+        engine.wake()
+        stopped = await world.until(id_, Phase.STOPPED)
+        assert stopped.status.meter.per_hour == 0.0
+        assert [e.replicas for e in world.compute.endpoints.values()] == ([0] if keeps else [])
+        await wish(world, id_, stopped=False)
+        engine.wake()
+        again = await world.until(id_, Phase.READY)
+    assert again.status.targets
+    assert len(world.compute.endpoints) == 1
+    assert sum(world.compute.creates.values()) == (1 if keeps else 2)
+
+
+async def test_scaled_in_place(world: World) -> None:
+    async with world.driven() as engine:
+        id_ = await world.deploy()
+        await world.until(id_, Phase.READY)
+        await wish(world, id_, min_replicas=3, max_replicas=3)
+        engine.wake()
+        async with asyncio.timeout(10):
+            while "updated" not in await world.happened(id_):
+                world.applied.clear()
+                await world.applied.wait()
+        found = await world.read(id_)
+        assert (found.phase, found.status.replicas.ready) == (Phase.READY, 3)
+    assert sum(world.compute.creates.values()) == 1
+
+
+async def test_what_sleeps_is_woken(world: World) -> None:
+    world.provider = InProcessSleeper(world.compute)
+    async with world.driven() as engine:
+        id_ = await world.deploy()
+        await world.until(id_, Phase.READY)
+        world.compute.sleep(next(iter(world.compute.endpoints)))
+        await world.until(id_, Phase.HIBERNATED)
+        now = world.clock.now()
+        await write(world, id_, lambda found: replace(found, wake_at=now))
+        engine.wake()
+        await world.until(id_, Phase.READY)
+    assert await world.happened(id_) == [
+        *("selecting_gpu", "creating_endpoint", "loading_model", "ready", "hibernated", "waking", "ready")
+    ]
