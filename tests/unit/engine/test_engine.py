@@ -293,8 +293,10 @@ async def test_scaled_in_place(world: World) -> None:
         await wish(world, id_, min_replicas=3, max_replicas=3)
         engine.wake()
         async with asyncio.timeout(10):
-            while "updated" not in await world.happened(id_):
+            while True:
                 world.applied.clear()
+                if "updated" in await world.happened(id_):
+                    break
                 await world.applied.wait()
         found = await world.read(id_)
         assert (found.phase, found.status.replicas.ready) == (Phase.READY, 3)
