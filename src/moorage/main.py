@@ -127,12 +127,13 @@ class Service:
 
     async def load_routes(self) -> None:
         """From the store: at the start, and after another process wrote."""
+        before = [route.deployment_id for route in self.routes.current.routes()]
         serving = await self.store.serving()
         for deployment in serving:
             self.publish(deployment)
         known = {deployment.id for deployment in serving}
-        for route in [r for r in self.routes.current.routes() if r.targets and r.deployment_id not in known]:
-            current = await self.store.deployment(route.deployment_id)
+        for deployment_id in [id_ for id_ in before if id_ not in known]:
+            current = await self.store.deployment(deployment_id)
             if current is not None:
                 self.publish(current)
 

@@ -393,6 +393,11 @@ def holds_name(deployment: Deployment) -> bool:
     return deployment.status.phase not in (Phase.DELETED, Phase.FAILED)
 
 
+def is_routed(deployment: Deployment) -> bool:
+    """Whether requests may be sent to it: answered, told to come back later, or the cause to wake it."""
+    return deployment.status.phase not in (Phase.DELETED, Phase.FAILED)
+
+
 def provider_of(deployment: Deployment) -> str:
     """Where it is placed now; before that, where its owner wants it."""
     attempt = deployment.status.attempt
@@ -463,7 +468,7 @@ class Store(Protocol):
         and stays free when a failed deployment is deleted later."""
 
     async def serving(self) -> Sequence[Deployment]:
-        """Of all organizations, those that have targets: what the gateway's table is made of."""
+        """Of all organizations, those that are routed (`is_routed`): what the gateway's table is made of."""
 
     async def events(self, subject_id: str, after: str | None, limit: int) -> Sequence[Event]:
         """Oldest first, those after the event id `after`."""

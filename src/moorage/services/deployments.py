@@ -468,6 +468,8 @@ def _fit_key(spec: DeploymentSpec, hf_token: str | None, accounts: Accounts) -> 
         spec.cache.scope,
         None if hf_token is None else hashlib.sha256(hf_token.encode()).digest(),
         tuple(sorted(accounts.ids.items())),
+        tuple(account.id for account in accounts.clusters),
+        spec.workload,
     )
 
 

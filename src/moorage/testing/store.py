@@ -33,6 +33,7 @@ from moorage.ports import (
     Update,
     Write,
     holds_name,
+    is_routed,
     model_of,
     provider_of,
 )
@@ -131,7 +132,7 @@ class MemoryStore(JobQueues, Brought):
         return None if id_ is None else await self._row(Deployment, id_)
 
     async def serving(self) -> Sequence[Deployment]:
-        return [row for row in await self._rows(Deployment) if row.status.targets]
+        return [row for row in await self._rows(Deployment) if is_routed(row)]
 
     async def events(self, subject_id: str, after: str | None, limit: int) -> Sequence[Event]:
         await asyncio.sleep(0)

@@ -306,12 +306,13 @@ class StoreContract(BroughtContract, JobContract, LeaseContract):
             page = await store.deliveries("org_a", where, None, 10)
             assert [row.id for row in page.items] == [f"msg_{n:04d}" for n in numbers], where
 
-    async def test_serving_are_those_with_targets(self, store: Store) -> None:
-        idle, busy = deployment(1), deployment(2, "org_b")
-        busy = replace(busy, status=replace(busy.status, targets=("http://127.0.0.1:1",)))
-        await store.commit([Insert(idle), Insert(busy)])
-        assert await store.serving() == [replace(busy, version=1)]
-        await store.commit([Update(replace(busy, version=1, status=idle.status))])
+    async def test_serving_are_those_that_are_not_over(self, store: Store) -> None:
+        over, asleep = deployment(1), deployment(2, "org_b")
+        over = replace(over, status=replace(over.status, phase=Phase.FAILED))
+        asleep = replace(asleep, status=replace(asleep.status, phase=Phase.HIBERNATED))
+        await store.commit([Insert(over), Insert(asleep)])
+        assert await store.serving() == [replace(asleep, version=1)]
+        await store.commit([Update(replace(asleep, version=1, status=over.status))])
         assert await store.serving() == []
 
     async def test_events_of_a_subject_in_order(self, store: Store) -> None:

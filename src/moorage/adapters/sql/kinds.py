@@ -17,7 +17,7 @@ from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, ProviderCredential, User
 from moorage.domain.job import Job, JobPayload
 from moorage.domain.model_version import ModelVersion
-from moorage.ports import Row, holds_name, model_of, provider_of
+from moorage.ports import Row, holds_name, is_routed, model_of, provider_of
 
 Value: TypeAlias = str | int | bool | None
 R = TypeVar("R", bound=Row)
@@ -68,7 +68,7 @@ def _of_deployment(row: Deployment) -> dict[str, Value]:
         "phase": row.phase.value,
         "provider": provider_of(row),
         "model": model_of(row),
-        "serving": bool(row.status.targets),
+        "serving": is_routed(row),
         "created_at": to_micros(row.created_at),
         "due_at": maybe_micros(row.due_at),
     }

@@ -14,6 +14,8 @@ KEY = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
+    # What loads or sleeps is routed too: a request for it is told so, or wakes it.
+    op.execute("UPDATE deployments SET serving = true WHERE phase NOT IN ('deleted', 'failed')")
     op.create_table(
         "clusters",
         sa.Column("id", KEY, nullable=False),
