@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from moorage_registries.schema import File, Registry
 
-FOLDERS = ("gpus", "prices", "models", "runtimes")
+FOLDERS = ("gpus", "prices", "instances", "models", "runtimes")
 
 
 @cache
@@ -30,6 +30,7 @@ def load() -> Registry:
         tiers=tiers[0],
         gpus=tuple(gpu for part in parts for gpu in part.gpus),
         prices=tuple(price for part in parts for price in part.prices),
+        instances=tuple(instance for part in parts for instance in part.instances),
         models=tuple(model for part in parts for model in part.models),
         runtimes=tuple(runtimes),
     )

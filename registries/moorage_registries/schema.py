@@ -79,6 +79,28 @@ class Price(Entry):
     note: str | None = None
 
 
+class Instance(Entry):
+    """What a whole machine of a cloud costs, USD per hour, with date and source. `type` is what the cloud's
+    Kubernetes says in the label `node.kubernetes.io/instance-type`."""
+
+    cloud: Literal["aws", "azure", "gcp"]
+    type: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    price_per_hour: Positive  # on demand
+    spot_price_per_hour: Positive | None = None
+    region: Words | None = None
+    gpu: Words | None = None  # name of a `Gpu`
+    gpus: Annotated[int, Field(ge=0)] = 0
+    as_of: date
+    source: Words
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _counted(self) -> Self:
+        if (self.gpu is None) != (self.gpus == 0):
+            raise ValueError(f"{self.type}: gpu and gpus are told together")
+        return self
+
+
 class Component(Entry):
     name: Words
     parameters_millions: Positive
@@ -152,6 +174,7 @@ class File(Entry):
     tiers: Tiers | None = None
     gpus: tuple[Gpu, ...] = ()
     prices: tuple[Price, ...] = ()
+    instances: tuple[Instance, ...] = ()
     models: tuple[Model, ...] = ()
     runtimes: tuple[Runtime, ...] = ()
 
@@ -162,6 +185,7 @@ class Registry(Entry):
     tiers: Tiers
     gpus: tuple[Gpu, ...]
     prices: tuple[Price, ...]
+    instances: tuple[Instance, ...]
     models: tuple[Model, ...]
     runtimes: tuple[Runtime, ...]
 
@@ -171,6 +195,7 @@ class Registry(Entry):
             "GPU": [name.lower() for gpu in self.gpus for name in {gpu.name, *gpu.ids}],
             "model": [model.repo_id.lower() for model in self.models],
             "runtime": [runtime.name for runtime in self.runtimes],
+            "instance": [f"{i.type.lower()} {i.region}" for i in self.instances],
             "price": [f"{p.provider} {p.product} {p.region} {p.billing}" for p in self.prices],
         }
         for kind, keys in keys_of.items():
@@ -188,6 +213,9 @@ class Registry(Entry):
                 raise ValueError(
                     f"price {price.provider} {price.product} names unknown GPUs: {sorted(unknown)}"
                 )
+        for instance in self.instances:
+            if instance.gpu is not None and instance.gpu not in known:
+                raise ValueError(f"instance {instance.type} names an unknown GPU: {instance.gpu}")
         return self
 
     @model_validator(mode="after")

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from functools import cache
 from types import MappingProxyType
 
-from moorage.domain.catalog import Catalog, Component, Generation, ModelSpec, Reasoned, Runtime
+from moorage.domain.catalog import (
+    Catalog,
+    Component,
+    Generation,
+    InstancePrice,
+    ModelSpec,
+    Reasoned,
+    Runtime,
+)
 from moorage.domain.model import WeightFormat
 from moorage_registries import load, schema
 
@@ -23,7 +33,23 @@ def catalog() -> Catalog:
             {model.repo_id.lower(): _model(model, tiers.headroom.value) for model in registry.models}
         ),
         runtimes=tuple(_runtime(runtime) for runtime in registry.runtimes),
+        instances=_instances(registry.instances),
     )
+
+
+def _instances(listed: Iterable[schema.Instance]) -> Mapping[str, tuple[InstancePrice, ...]]:
+    by_type: defaultdict[str, list[InstancePrice]] = defaultdict(list)
+    for instance in listed:
+        by_type[instance.type.lower()].append(
+            InstancePrice(
+                price_per_hour=instance.price_per_hour,
+                source=f"{instance.source} ({instance.cloud} {instance.type})",
+                as_of=instance.as_of.isoformat(),
+                region=instance.region,
+                spot_price_per_hour=instance.spot_price_per_hour,
+            )
+        )
+    return MappingProxyType({type_: tuple(prices) for type_, prices in by_type.items()})
 
 
 def _model(model: schema.Model, headroom: float) -> ModelSpec:

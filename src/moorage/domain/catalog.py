@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from moorage.domain.compute import GIB
@@ -84,15 +84,45 @@ class Runtime:
 
 
 @dataclass(frozen=True, slots=True)
+class InstancePrice:
+    """Of one whole machine of a cloud, USD per hour, `as_of` an ISO date."""
+
+    price_per_hour: float
+    source: str
+    as_of: str
+    region: str | None = None
+    spot_price_per_hour: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Catalog:
     """`tiers_gb` rise; `usable_share` of a card's memory is a process's own; `runtimes` are in order of
-    preference."""
+    preference; `instances` are by instance type in lower case."""
 
     tiers_gb: tuple[float, ...]
     usable_share: float
     headroom: float
     models: Mapping[str, ModelSpec]  # by repo id in lower case
     runtimes: tuple[Runtime, ...]
+    instances: Mapping[str, tuple[InstancePrice, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def instance_price(
+        self, instance_type: str, region: str | None = None, *, spot: bool = False
+    ) -> InstancePrice | None:
+        """What a node of that type costs, by its label. Where the region has no price of its own, that of
+        another one stands, and where spot has none, that on demand; `source` then says so."""
+        listed = self.instances.get(instance_type.lower(), ())
+        near = next((p for p in listed if region is not None and p.region == region), None)
+        price = near or next(iter(listed), None)
+        if price is None:
+            return None
+        remarks = [price.source]
+        if region is not None and near is None and price.region is not None:
+            remarks.append(f"of {price.region}, none is listed for {region}")
+        if spot and price.spot_price_per_hour is None:
+            remarks.append("on demand, none is listed for spot")
+        per_hour = price.spot_price_per_hour if spot else None
+        return replace(price, price_per_hour=per_hour or price.price_per_hour, source="; ".join(remarks))
 
     def spec(self, repo_id: str) -> ModelSpec | None:
         return self.models.get(repo_id.lower())
