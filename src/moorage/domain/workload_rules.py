@@ -88,7 +88,8 @@ def _resources(asked: _Asked) -> Iterator[FieldError]:
         elif any(amount > most for amount in amounts):
             yield _error(field, "range", f"{word} request and limit are at most {most:g} {unit}.")
         elif request is not None and limit is not None and limit < request:
-            message = f"{word} limit must be greater than or equal to {word} request"
+            inner = word if word.isupper() else word.lower()
+            message = f"{word} limit must be greater than or equal to {inner} request"
             yield _error(f"resources.{name}_limit", LIMIT_BELOW_REQUEST, message)
     if given.gpus is not None and not 0 <= given.gpus <= MAX_GPUS:
         yield _error("resources.gpus", "range", f"gpus is from 0 to {MAX_GPUS}.")
