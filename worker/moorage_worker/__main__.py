@@ -13,7 +13,7 @@ from moorage_worker.ending import end_process
 from moorage_worker.job_process import serve_jobs
 from moorage_worker.logs import configure_logging
 from moorage_worker.process import serve
-from moorage_worker.settings import parse_settings
+from moorage_worker.settings import JOBS, QUEUE, QUEUE_FRONT, WorkerSettings, parse_settings
 
 _LIBRARY_SWITCHES = {
     # Progress bars and telemetry have no reader in a log file.
@@ -32,7 +32,18 @@ def main() -> None:
     for name, value in _LIBRARY_SWITCHES.items():
         os.environ.setdefault(name, value)
     configure_logging()
-    end_process(serve_jobs(settings) if settings.face == "jobs" else asyncio.run(serve(settings)))
+    end_process(_run(settings))
+
+
+def _run(settings: WorkerSettings) -> int:
+    if settings.face == JOBS:
+        return serve_jobs(settings)
+    if settings.face in (QUEUE, QUEUE_FRONT):
+        # Packages that only these faces have.
+        from moorage_worker.queue_process import serve_front, serve_queue
+
+        return asyncio.run(serve_queue(settings) if settings.face == QUEUE else serve_front(settings))
+    return asyncio.run(serve(settings))
 
 
 if __name__ == "__main__":

@@ -87,6 +87,31 @@ class Busy(RequestError):
         self.retry_after = retry_after
 
 
+class TooLarge(RequestError):
+    """More than a queue should carry."""
+
+    status, code, title = 413, "too_large", "Too large"
+
+
+class NoSuchJob(RequestError):
+    """Nobody has asked for it, or it is over for so long that it is forgotten."""
+
+    status, code, title = 404, "job_not_found", "Not found"
+
+
+class IdTaken(RequestError):
+    """The id of a job comes again with another input."""
+
+    status, code, title = 409, "id_taken", "Conflict"
+
+
+class QueueUnavailable(RequestError):
+    """RabbitMQ or Redis cannot take the request now. The message says which, without an address."""
+
+    status, code, title = 503, "queue_unavailable", "Queue unavailable"
+    retry_after = 5
+
+
 class Cancelled(RequestError):
     """The caller took the request back while it ran, and the engine has stopped."""
 
@@ -101,6 +126,24 @@ class EngineFailed(RequestError):
     """The engine broke on an input that looked right. The message is its cause, in one line."""
 
     status, code, title = 500, "engine_failed", "Engine failed"
+
+
+class ResultTooLarge(RequestError):
+    """More than should be kept for a job."""
+
+    status, code, title = 507, "result_too_large", "Result too large"
+
+
+class TookTooLong(RequestError):
+    """The job has a limit of its own."""
+
+    status, code, title = 504, "job_timed_out", "Job timed out"
+
+
+class WorkersLost(RequestError):
+    """The job was begun so often, and each time the worker died before it ended."""
+
+    status, code, title = 500, "workers_lost", "Workers lost"
 
 
 def cause_line(error: BaseException) -> str:

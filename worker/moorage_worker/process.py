@@ -67,18 +67,23 @@ class Port:
     site: web.TCPSite
 
 
-async def listen(settings: WorkerSettings, context: ServingContext) -> list[Port]:
+async def listen(
+    settings: WorkerSettings, context: ServingContext, app: web.Application | None = None
+) -> list[Port]:
     """The port of the service, and that of a load balancer's probe where it is another. Raises OSError."""
-    service = await _open(build_app(context, settings.health_path), settings.host, settings.port)
+    app = app or build_app(context, settings.health_path)
+    service = await open_port(app, settings.host, settings.port)
     log.info("listening on %s, model %s", service.site.name, settings.model_id)
     if settings.health_port is None:
         return [service]
-    probe = await _open(build_health_app(context, settings.health_path), settings.host, settings.health_port)
+    health = build_health_app(context, settings.health_path)
+    probe = await open_port(health, settings.host, settings.health_port)
     log.info("probe on %s%s", probe.site.name, settings.health_path)
     return [service, probe]
 
 
-async def _open(app: web.Application, host: str, port: int) -> Port:
+async def open_port(app: web.Application, host: str, port: int) -> Port:
+    """Raises OSError."""
     # A handler whose caller went away is cancelled, so that it can stop what it works on.
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_SECONDS, handler_cancellation=True)
     await runner.setup()

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from urllib.parse import unquote, urlsplit
 
+QUEUE_URL = "MOORAGE_QUEUE_URL"
+RESULTS_URL = "MOORAGE_RESULTS_URL"
 SECRET_VARIABLES = (
     "HF_TOKEN",
     "HUGGING_FACE_HUB_TOKEN",
@@ -17,13 +20,29 @@ SECRET_VARIABLES = (
     "RUNPOD_AI_API_KEY",
     "RUNPOD_API_KEY",
 )
+URL_VARIABLES = (QUEUE_URL, RESULTS_URL)  # addresses with a password in them
 _SHORTEST = 6  # a shorter value is a placeholder, and would blank out innocent text
 
 
 def without_secrets(text: str, environ: Mapping[str, str] = os.environ) -> str:
     """The text with each secret value replaced by the name of its variable, in angle brackets."""
     for variable in SECRET_VARIABLES:
-        value = environ.get(variable, "").strip()
-        if len(value) >= _SHORTEST:
-            text = text.replace(value, f"<{variable}>")
+        text = _without(text, environ.get(variable, "").strip(), variable)
+    for variable in URL_VARIABLES:
+        url = environ.get(variable, "").strip()
+        for password in _passwords(url):
+            text = _without(text, password, variable)
     return text
+
+
+def _without(text: str, value: str, variable: str) -> str:
+    return text.replace(value, f"<{variable}>") if len(value) >= _SHORTEST else text
+
+
+def _passwords(url: str) -> tuple[str, ...]:
+    """As the address writes it, and as it is sent; longest first, as one may hold the other."""
+    try:
+        password = urlsplit(url).password or ""
+    except ValueError:
+        return (url,)
+    return tuple(sorted({password, unquote(password)}, key=len, reverse=True))

@@ -19,9 +19,10 @@ from moorage_worker.engines.load_options import DTYPES
 from moorage_worker.errors import SettingsError
 from moorage_worker.model_layout import TASKS
 from moorage_worker.options import Option, WholeNumber
+from moorage_worker.queue.settings import QueueSettings
 from moorage_worker.state_reports import ReportSettings
 
-HTTP, JOBS = "http", "jobs"
+HTTP, JOBS, QUEUE, QUEUE_FRONT = "http", "jobs", "queue", "queue_front"
 MAX_DEFAULT_THREADS = 8
 MAX_THREADS = 256
 HEALTH_PATH_VARIABLE = "HEALTH_CHECK_PATH"
@@ -35,9 +36,10 @@ _OPTIONS = (
     Option("--task", "what it does", "MOORAGE_WORKER_TASK", choices=("auto", *TASKS), default="auto"),
     Option(
         "--face",
-        "how requests come: over HTTP, or as jobs of a RunPod queue",
+        "how requests come: over HTTP, as jobs of a RunPod queue, or of a RabbitMQ queue; queue_front fills "
+        "that over HTTP, without a model",
         "MOORAGE_WORKER_FACE",
-        choices=(HTTP, JOBS),
+        choices=(HTTP, JOBS, QUEUE, QUEUE_FRONT),
         default=HTTP,
     ),
     Option("--dtype", "of the weights; default: by device", "MOORAGE_WORKER_DTYPE", choices=DTYPES),
@@ -78,7 +80,8 @@ class WorkerSettings:
 
     `model` is a Hub repository id or a local folder. `engine` and `task` are None for "find out"; `dtype` and
     `variant` are as in LoadOptions. A load balancer's probe asks `health_path`, on `health_port` where that
-    is another one than `port`. Without `reports` the worker's state is told to nobody.
+    is another one than `port`. Without `reports` the worker's state is told to nobody. `queue` is there for
+    the faces that need it.
     """
 
     model: str
@@ -99,6 +102,7 @@ class WorkerSettings:
     hub_patience: float
     cache: CacheSettings
     reports: ReportSettings | None
+    queue: QueueSettings | None = None
 
 
 def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> WorkerSettings:
@@ -106,19 +110,20 @@ def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> WorkerSet
     parser = argparse.ArgumentParser(
         prog="moorage-worker",
         allow_abbrev=False,
-        description="Serve one model: over HTTP, or as a RunPod job handler.",
-        epilog="A variable in brackets stands for its flag; flags win. The cache and reports have variables "
-        "of their own.",
+        description="Serve one model: over HTTP, as a RunPod job handler, or from a RabbitMQ queue.",
+        epilog="A variable in brackets stands for its flag; flags win. The cache, reports and the queue have "
+        "variables of their own.",
     )
     for option in _OPTIONS:
         option.add_to(parser, environ)
     args = parser.parse_args(argv)
-    if not args.model.strip():
+    if not args.model.strip() and args.face != QUEUE_FRONT:
         parser.error("--model or MOORAGE_WORKER_MODEL must be set, and not empty")
     if args.face == JOBS:
         _check_job_face(parser, environ)
     try:
         cache, reports = CacheSettings.read(environ), ReportSettings.read(environ)
+        queue = QueueSettings.read(environ) if args.face in (QUEUE, QUEUE_FRONT) else None
     except SettingsError as error:
         parser.error(str(error))
     return WorkerSettings(
@@ -140,6 +145,7 @@ def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> WorkerSet
         hub_patience=args.hub_patience,
         cache=cache,
         reports=reports,
+        queue=queue,
     )
 
 

