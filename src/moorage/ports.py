@@ -67,8 +67,13 @@ class Outgoing(Protocol):
     async def check(self, url: str) -> None:
         """Raises OutgoingRefused with the rule that the URL breaks; connects to nothing."""
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> OutgoingAnswer:
+    async def request(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout: float
+    ) -> OutgoingAnswer:
         """Checks again, then sends. Raises OutgoingRefused, or OutgoingFailed when no answer came."""
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> OutgoingAnswer:
+        """`request` with the method POST."""
 
 
 class ModelHub(Protocol):

@@ -17,6 +17,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import httpx
 
@@ -39,6 +40,13 @@ LOOKUP_THREADS = 16  # own threads: a slow name server must not hold up other wo
 ADDRESSES_TRIED = 4
 
 LookUp = Callable[[str, int], Awaitable[Sequence[Address]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    method: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 class GuardedOutgoing:
@@ -66,11 +74,17 @@ class GuardedOutgoing:
         await self._vetted(url, LOOKUP_SECONDS)
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> OutgoingAnswer:
+        return await self.request("POST", url, headers, body, timeout)
+
+    async def request(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout: float
+    ) -> OutgoingAnswer:
         """`timeout` is in seconds and bounds everything: the lookup, the connection, the last byte read."""
+        message = _Message(method, headers, body)
         try:
             async with asyncio.timeout(timeout):
                 target, addresses = await self._vetted(url, min(timeout, LOOKUP_SECONDS))
-                return await self._post(target, addresses, headers, body, timeout)
+                return await self._send(message, target, addresses, timeout)
         except TimeoutError:
             raise OutgoingFailed(f"no complete answer within {timeout:g} seconds") from None
         except httpx.HTTPError as error:
@@ -126,42 +140,31 @@ class GuardedOutgoing:
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
 
-    async def _post(
-        self,
-        target: Target,
-        addresses: Sequence[Address],
-        headers: Mapping[str, str],
-        body: bytes,
-        timeout: float,
+    async def _send(
+        self, message: _Message, target: Target, addresses: Sequence[Address], timeout: float
     ) -> OutgoingAnswer:
         tried = addresses[:ADDRESSES_TRIED]
         for address in tried:
             try:
-                return await self._exchange(target, address, headers, body, timeout, timeout / len(tried))
+                return await self._exchange(message, target, address, timeout, timeout / len(tried))
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 failed = error  # nothing was sent: the next address may be tried
         raise failed
 
     async def _exchange(
-        self,
-        target: Target,
-        address: Address,
-        headers: Mapping[str, str],
-        body: bytes,
-        timeout: float,
-        connect_timeout: float,
+        self, message: _Message, target: Target, address: Address, timeout: float, connect_timeout: float
     ) -> OutgoingAnswer:
         request = httpx.Request(
-            "POST",
+            message.method,
             target.url_at(address),
             headers={
                 "user-agent": "Moorage-Webhooks/1",
-                **headers,
+                **message.headers,
                 "host": target.host_header,
                 "accept-encoding": "identity",
                 "connection": "close",
             },
-            content=body,
+            content=message.body,
             extensions={
                 "sni_hostname": target.host,
                 "timeout": {"connect": connect_timeout, "read": timeout, "write": timeout, "pool": timeout},

@@ -65,6 +65,25 @@ async def test_post_reaches_the_pinned_address_under_the_given_name() -> None:
     assert answer.headers["content-type"].startswith("application/json")
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+async def test_every_method_goes_through_the_same_guard(method: str) -> None:
+    seen: list[tuple[str, str, bytes]] = []
+
+    async def note(request: web.Request) -> web.StreamResponse:
+        seen.append((request.method, request.headers["Accept"], await request.read()))
+        return web.Response(text="hello", headers={"X-Told": "yes"})
+
+    async with serving(note) as port:
+        outgoing = GuardedOutgoing(AllowList.parse("127.0.0.1"))
+        answer = await outgoing.request(method, f"http://127.0.0.1:{port}/", {"accept": "text/plain"}, b"", 5)
+        assert answer.body == (b"" if method == "HEAD" else b"hello")
+        assert answer.headers["x-told"] == "yes"
+        closed = GuardedOutgoing()
+        with pytest.raises(OutgoingRefused):
+            await closed.request(method, f"http://127.0.0.1:{port}/", {}, b"", 5)
+    assert seen == [(method, "text/plain", b"")]
+
+
 async def test_rebinding_between_check_and_post_is_refused() -> None:
     reached: list[str] = []
 
