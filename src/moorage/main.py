@@ -50,7 +50,6 @@ from moorage.engine.outbox import Outbox, OutboxLimits
 from moorage.engine.sweeper import Sweeper
 from moorage.engine.watches import Watches
 from moorage.engine.webhook_attempt import WebhookAttempt
-from moorage.errors import BadGateway, Unauthorized
 from moorage.gateway import heap
 from moorage.gateway.asgi import App, RawHeaders
 from moorage.gateway.job_replicas import JobReplicas
@@ -60,17 +59,21 @@ from moorage.planning import Planner
 from moorage.ports import Callback, Clock, Outgoing, Provider, ProviderConfig, Resolve, Store
 from moorage.services.authentication import Authenticator
 from moorage.services.changes import ChangeSurroundings, DeploymentChanges
+from moorage.services.cluster_access import ClusterAccess
+from moorage.services.clusters import ClusterSurroundings, ImportedClusters
 from moorage.services.credentials import ProviderCredentials
 from moorage.services.deployments import Deployments, Surroundings
 from moorage.services.idempotency import Idempotency
 from moorage.services.identity import Identity
 from moorage.services.jobs import Jobs, JobSurroundings
 from moorage.services.keys import ApiKeys
+from moorage.services.node_groups import NodeGroups
 from moorage.services.prices import Prices
 from moorage.services.webhooks import Webhooks
 from moorage.services.worker_reports import WorkerReports
 from moorage.settings import Settings
 from moorage.signals import Signals
+from moorage.upstream_auth import UpstreamAuth, UpstreamAuthenticator
 
 log = structlog.get_logger(__name__)
 
@@ -233,6 +236,7 @@ async def running(
             box.derive(PURPOSE)[0],
             shared_cache is not None,
         )
+        idempotency = Idempotency(store, box, clock)
         credentials = ProviderCredentials(store, providers, vault, box, clock, new_id)
         attempt = WebhookAttempt(store, outgoing, box, clock, new_id, timeout=ATTEMPT_SECONDS)
         driver = Driver(
@@ -261,7 +265,12 @@ async def running(
         )
         outbox = Outbox(store, attempt, clock, OutboxLimits(lease=settings.lease_seconds))
         routes = RoutePublisher()
-        replicas = JobReplicas(routes, gateway_bearer(vault))
+        upstream_auth = UpstreamAuthenticator(vault.open)
+
+        async def open_auth(route: Route) -> UpstreamAuth:
+            return await upstream_auth.auth(route.access, route.credential_id)
+
+        replicas = JobReplicas(routes, open_auth, guard.resolve)
         stack.push_async_callback(replicas.aclose)
         job_attempt = JobAttempt(
             store,
@@ -272,7 +281,7 @@ async def running(
             on_over=lambda job: service.job_over(job),
         )
         jobs = JobRunner(store, replicas, job_attempt, clock, JobLimits(lease=settings.lease_seconds))
-        job_api = HttpJobApi()
+        job_api = HttpJobApi(guard.resolve)
         stack.push_async_callback(job_api.aclose)
         services = Services(
             deployments=Deployments(
@@ -307,8 +316,22 @@ async def running(
             keys=ApiKeys(store, clock, new_id, authenticator.forget),
             authenticator=authenticator,
             webhooks=Webhooks(store, box, clock, new_id, outbox.wake),
-            idempotency=Idempotency(store, box, clock),
+            idempotency=idempotency,
             credentials=credentials,
+            clusters=ImportedClusters(
+                ClusterSurroundings(
+                    store,
+                    ClusterAccess(providers, clock),
+                    vault,
+                    box,
+                    clock,
+                    new_id,
+                    idempotency,
+                    catalog(),
+                    watches.accounts_changed,
+                )
+            ),
+            node_groups=NodeGroups(store, clock, new_id, idempotency),
             prices=Prices(store, planner, providers, credentials, vault, clock),
             worker_reports=WorkerReports(
                 store,
@@ -322,7 +345,7 @@ async def running(
                 JobSurroundings(
                     store,
                     box,
-                    vault,
+                    upstream_auth,
                     job_api,
                     outgoing,
                     clock,
@@ -340,7 +363,8 @@ async def running(
             gateway_authenticator(authenticator),
             create_app(services, max_body_bytes=settings.max_body_bytes),
             limits=Limits(body_bytes=settings.max_infer_bytes, answer=settings.infer_timeout_seconds),
-            bearer=gateway_bearer(vault),
+            auth=open_auth,
+            resolve=guard.resolve,
         )
         stack.push_async_callback(gateway.aclose)
         service = Service(
@@ -380,17 +404,6 @@ def gateway_authenticator(
         return authenticator.authenticate_header(None)
 
     return authenticate
-
-
-def gateway_bearer(vault: Vault) -> Callable[[Route], Awaitable[str]]:
-    async def bearer(route: Route) -> str:
-        try:
-            opened = await vault.open(route.credential_id or "")
-        except Unauthorized as error:
-            raise BadGateway(error.detail, code="provider_key_missing", advice=error.advice) from error
-        return opened.values[route.access.bearer or ""]
-
-    return bearer
 
 
 def _shared_cache(settings: Settings, clock: Clock) -> SharedCache | None:

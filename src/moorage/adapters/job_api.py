@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 
-import httpx
+from aiohttp import ClientConnectorError, ClientError, ClientResponse, ClientTimeout, ConnectionTimeoutError
+from yarl import URL
 
+from moorage.connections import Connections
 from moorage.errors import BadGateway, Problem, Unavailable
-from moorage.ports import OutgoingAnswer
+from moorage.ports import OutgoingAnswer, Resolve
+from moorage.upstream_auth import UpstreamAuth
 
 CONNECT_SECONDS = 5.0
 LARGEST_ANSWER = 64 * 1024 * 1024  # bytes
@@ -22,58 +25,54 @@ class JobApiTimeout(Problem):
 
 
 class HttpJobApi:
-    """A `services.jobs.JobApi`."""
+    """A `services.jobs.JobApi`. `resolve` is the guard for hosts that users named."""
 
-    def __init__(self) -> None:
-        self._http = httpx.AsyncClient(
-            trust_env=False, follow_redirects=False, headers={"user-agent": "moorage"}
-        )
+    def __init__(self, resolve: Resolve | None = None) -> None:
+        self._connections = Connections(CONNECT_SECONDS, resolve)
 
     async def call(
-        self, method: str, url: str, bearer: str | None, body: bytes | None, timeout: float
+        self, method: str, url: str, auth: UpstreamAuth, body: bytes | None, timeout: float
     ) -> OutgoingAnswer:
         """`timeout` in seconds bounds the wait for each part of the answer. Raises a Problem."""
-        headers = {} if body is None else {"content-type": "application/json"}
-        if bearer is not None:
-            headers["authorization"] = f"Bearer {bearer}"
-        request = self._http.build_request(
-            method,
-            url,
-            headers=headers,
-            content=body,
-            timeout=httpx.Timeout(timeout, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
-        )
+        headers = {"user-agent": "moorage", **auth.headers()}
+        if body is not None:
+            headers["content-type"] = "application/json"
         try:
-            answer = await self._send(request)
-        except httpx.ConnectError as error:
+            async with self._connections.session(auth.tls).request(
+                method,
+                URL(url, encoded=True),
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+                ssl=auth.tls or True,
+                timeout=ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=timeout),
+            ) as response:
+                return _judged(await _read(response))
+        except (ClientConnectorError, ConnectionTimeoutError) as error:
             raise Unavailable(
                 "The provider cannot be connected to.", code="provider_unreachable", retry_after=5.0
             ) from error
-        except httpx.TimeoutException as error:
+        except TimeoutError as error:
             raise JobApiTimeout(f"The provider did not answer within {timeout:g} seconds.") from error
-        except httpx.HTTPError as error:
+        except ClientError as error:
             raise BadGateway(
                 "The provider closed the connection before its answer was complete.",
                 code="provider_failed",
                 advice="The request may have been carried out.",
             ) from error
-        return _judged(answer)
 
     async def aclose(self) -> None:
-        await self._http.aclose()
+        await self._connections.aclose()
 
-    async def _send(self, request: httpx.Request) -> OutgoingAnswer:
-        response = await self._http.send(request, stream=True)
-        try:
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > LARGEST_ANSWER:
-                    raise BadGateway("The provider's answer is too large.", code="provider_failed")
-        finally:
-            await response.aclose()
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return OutgoingAnswer(response.status_code, headers, bytes(body))
+
+async def _read(response: ClientResponse) -> OutgoingAnswer:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > LARGEST_ANSWER:
+            raise BadGateway("The provider's answer is too large.", code="provider_failed")
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return OutgoingAnswer(response.status, headers, bytes(body))
 
 
 def _judged(answer: OutgoingAnswer) -> OutgoingAnswer:

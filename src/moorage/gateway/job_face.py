@@ -18,6 +18,7 @@ from yarl import URL
 
 from moorage.errors import BadGateway, Malformed, Problem, TooLarge, Unavailable
 from moorage.gateway.problems import GatewayTimeout
+from moorage.upstream_auth import UpstreamAuth
 
 HELD_MILLISECONDS = 8_000  # by the first call
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 2.0  # seconds between asking for the status
@@ -92,17 +93,16 @@ def _failure(error: object) -> Problem:
 class JobCall:
     """One job from its start to its result. `base` is the URL that `/runsync` is added to."""
 
-    def __init__(self, session: ClientSession, base: str, bearer: str | None) -> None:
+    def __init__(self, session: ClientSession, base: str, auth: UpstreamAuth) -> None:
         self._session = session
         self._base = base.rstrip("/")
-        self._headers = {"content-type": "application/json", "user-agent": "moorage"}
-        if bearer is not None:
-            self._headers["authorization"] = f"Bearer {bearer}"
+        self._tls = auth.tls or True  # what aiohttp calls the default
+        self._headers = {"content-type": "application/json", "user-agent": "moorage", **auth.headers()}
 
     async def run(self, body: bytes) -> bytes:
         """The output as JSON. Raises a Problem, or aiohttp's ClientError. Cancelled, it cancels the job."""
         url = URL(f"{self._base}/runsync?wait={HELD_MILLISECONDS}", encoded=True)
-        async with self._session.post(url, data=body, headers=self._headers) as response:
+        async with self._session.post(url, data=body, headers=self._headers, ssl=self._tls) as response:
             found = result_of(await _job(response))
         pause = FIRST_PAUSE
         while isinstance(found, Pending):
@@ -118,7 +118,7 @@ class JobCall:
     async def _look(self, job_id: str) -> bytes | Pending | None:
         """None when the answer is no news: too many questions, or a passing failure."""
         url = URL(f"{self._base}/status/{job_id}", encoded=True)
-        async with self._session.get(url, headers=self._headers) as response:
+        async with self._session.get(url, headers=self._headers, ssl=self._tls) as response:
             if response.status == 429 or response.status >= 500:
                 return None
             return result_of(await _job(response))
@@ -127,7 +127,7 @@ class JobCall:
         if not isinstance(pending, Pending):
             return
         url = URL(f"{self._base}/cancel/{pending.job_id}", encoded=True)
-        async with asyncio.timeout(5.0), self._session.post(url, headers=self._headers):
+        async with asyncio.timeout(5.0), self._session.post(url, headers=self._headers, ssl=self._tls):
             pass
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 import orjson
 from aiohttp import ClientError, ClientResponse, ClientSession
 
+from moorage.connections import Connections
 from moorage.domain.job import (
     OUTPUT_BYTES,
     BrokenOff,
@@ -28,23 +29,24 @@ from moorage.domain.observation import Face
 from moorage.errors import BadGateway, Problem, Unavailable
 from moorage.gateway.job_face import JobCall
 from moorage.gateway.routes import Route, RoutePublisher
-from moorage.gateway.upstream import NothingSent, open_session
+from moorage.gateway.upstream import NothingSent, OpenAuth
+from moorage.ports import Resolve
+from moorage.upstream_auth import UpstreamAuth
 
 CONNECT_SECONDS = 2.0
 LONGEST_CAUSE = 2000  # characters of an error that is no problem document
 LONGEST_PROBLEM = 64 * 1024  # bytes of one that is
 
-Bearer = Callable[[Route], Awaitable[str]]
-
 
 class JobReplicas:
-    """An `engine.job_attempt.Replicas`. `bearer` gives the token for routes whose access asks for one."""
+    """An `engine.job_attempt.Replicas`. `auth` opens what goes with requests to a route; `resolve` is the
+    guard for hosts that users named."""
 
-    def __init__(self, routes: RoutePublisher, bearer: Bearer) -> None:
+    def __init__(self, routes: RoutePublisher, auth: OpenAuth, resolve: Resolve | None = None) -> None:
         self._routes = routes
-        self._bearer = bearer
+        self._auth = auth
+        self._connections = Connections(CONNECT_SECONDS, resolve)
         self._turns: Counter[str] = Counter()
-        self._session: ClientSession | None = None
 
     def places(self, deployment_id: str) -> int:
         route = self._routes.current.route(deployment_id)
@@ -54,15 +56,14 @@ class JobReplicas:
         route = self._routes.current.route(job.deployment_id)
         if route is None or not route.targets:
             return NotServing()
-        if self._session is None:
-            self._session = open_session(CONNECT_SECONDS)
         try:
-            token = None if route.access.bearer is None else await self._bearer(route)
+            auth = await self._auth(route)
+            session = self._connections.session(auth.tls)
             targets = self._in_turn(route)
             if route.access.face is Face.JOBS:
-                call = JobCall(self._session, targets[0], token)
+                call = JobCall(session, targets[0], auth)
                 return Output((await call.run(b'{"input":%b}' % text.encode())).decode())
-            return await self._infer(self._session, targets, job, text.encode(), token)
+            return await _infer(session, targets, job, text.encode(), auth)
         except Unavailable as problem:
             return NotTaken(problem.retry_after)
         except Problem as problem:
@@ -78,9 +79,7 @@ class JobReplicas:
             return BrokenOff(_text(broken.members()))
 
     async def aclose(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._connections.aclose()
 
     def _in_turn(self, route: Route) -> tuple[str, ...]:
         """Its targets, beginning with the one whose turn it is."""
@@ -90,21 +89,27 @@ class JobReplicas:
         first = self._turns[route.deployment_id] % len(route.targets)
         return (*route.targets[first:], *route.targets[:first])
 
-    async def _infer(
-        self, session: ClientSession, targets: tuple[str, ...], job: Job, body: bytes, token: str | None
-    ) -> Ending:
-        headers = {"content-type": "application/json", "user-agent": "moorage", "x-request-id": job.id}
-        if token is not None:
-            headers["authorization"] = f"Bearer {token}"
-        for target in targets:
-            url = f"{target.rstrip('/')}/infer"
-            try:
-                response = await session.post(url, data=body, headers=headers, allow_redirects=False)
-            except NothingSent:
-                continue
-            async with response:
-                return await _ending(response)
-        return NotTaken()
+
+async def _infer(
+    session: ClientSession, targets: tuple[str, ...], job: Job, body: bytes, auth: UpstreamAuth
+) -> Ending:
+    headers = {
+        "content-type": "application/json",
+        "user-agent": "moorage",
+        "x-request-id": job.id,
+        **auth.headers(),
+    }
+    for target in targets:
+        url = f"{target.rstrip('/')}/infer"
+        try:
+            response = await session.post(
+                url, data=body, headers=headers, allow_redirects=False, ssl=auth.tls or True
+            )
+        except NothingSent:
+            continue
+        async with response:
+            return await _ending(response)
+    return NotTaken()
 
 
 async def _ending(response: ClientResponse) -> Ending:

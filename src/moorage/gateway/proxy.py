@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from aiohttp import ClientError, ClientResponse, ClientSession
+from aiohttp import ClientError, ClientResponse
 
+from moorage.connections import Connections
 from moorage.domain.identity import Permission, Principal
 from moorage.domain.observation import Face
 from moorage.errors import BadGateway, Forbidden, NotFound, Problem
@@ -29,7 +30,9 @@ from moorage.gateway.metering import CLIENT_CLOSED_REQUEST, Meter
 from moorage.gateway.problems import GatewayTimeout, NotServing, RequestTimeout, send_problem
 from moorage.gateway.routes import Route, RoutePublisher
 from moorage.gateway.upload import Upload, too_large
-from moorage.gateway.upstream import Lane, NothingSent, end, open_session, post, with_query
+from moorage.gateway.upstream import Lane, NothingSent, OpenAuth, end, no_auth, send, with_query
+from moorage.ports import Resolve
+from moorage.upstream_auth import NO_AUTH, UpstreamAuth
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +45,6 @@ class Authenticator(Protocol):
     Raises Unauthenticated, or another Problem."""
 
     def __call__(self, headers: RawHeaders, /) -> Principal | Awaitable[Principal]: ...
-
-
-# The token that goes with requests to a route's replicas, for routes whose access asks for one. Raises a
-# Problem when it cannot be had.
-Bearer = Callable[[Route], Awaitable[str]]
-
-
-async def _no_bearer(route: Route) -> str:
-    raise BadGateway("This gateway has no credentials for the provider.", code="provider_key_missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +90,8 @@ class Gateway:
         *,
         meter: Meter | None = None,
         limits: Limits = Limits(),
-        bearer: Bearer = _no_bearer,
+        auth: OpenAuth = no_auth,
+        resolve: Resolve | None = None,
     ) -> None:
         self.meter = meter if meter is not None else Meter()
         self.limits = limits
@@ -104,9 +99,9 @@ class Gateway:
         self._routes = routes
         self._authenticate = authenticate
         self._fallback = fallback
-        self.bearer = bearer
+        self.auth = auth
+        self.connections = Connections(limits.connect, resolve)
         self._lanes: dict[str, Lane] = {}
-        self._session: ClientSession | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         model = model_of(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
@@ -116,9 +111,7 @@ class Gateway:
             await self._infer(model, scope, receive, send)
 
     async def aclose(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self.connections.aclose()
 
     async def _infer(self, model: str, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = hygiene.request_id(scope["headers"])
@@ -130,9 +123,7 @@ class Gateway:
         except Problem as problem:
             await send_problem(send, problem, request_id)
             return
-        if self._session is None:
-            self._session = open_session(self.limits.connect)
-        await _Exchange(self, self._session, self._lane(route), request_id, scope, receive, send).run()
+        await _Exchange(self, self._lane(route), request_id, scope, receive, send).run()
 
     def _route(self, principal: Principal, model: str) -> Route:
         if not principal.may(Permission.INFER):
@@ -172,7 +163,6 @@ class _Exchange:
         "_scope",
         "_send",
         "_sent",
-        "_session",
         "_status",
         "_upload",
     )
@@ -180,7 +170,6 @@ class _Exchange:
     def __init__(
         self,
         gateway: Gateway,
-        session: ClientSession,
         lane: Lane,
         request_id: str,
         scope: Scope,
@@ -188,7 +177,6 @@ class _Exchange:
         send: Send,
     ) -> None:
         self._gateway = gateway
-        self._session = session
         self._lane = lane
         self._request_id = request_id
         self._scope = scope
@@ -253,19 +241,19 @@ class _Exchange:
             raise too_large(limits.body_bytes)
         if not route.targets:
             raise NotServing.no_targets(route)
-        bearer = None if route.access.bearer is None else await self._gateway.bearer(route)
+        auth = NO_AUTH if not route.access.needs_credentials else await self._gateway.auth(route)
         self._interruption.deadline(limits.upload, self._gateway.late.upload)
         await self._upload.start()
         if route.access.face is Face.JOBS:
-            await self._forward_as_job(bearer)
+            await self._forward_as_job(auth)
             return
-        response = await self._ask(declared, bearer)
+        response = await self._ask(declared, auth)
         try:
             await self._answer(response)
         finally:
             end(response)
 
-    async def _forward_as_job(self, bearer: str | None) -> None:
+    async def _forward_as_job(self, auth: UpstreamAuth) -> None:
         body = self._upload.whole
         if body is None:
             parts = [chunk async for chunk in self._upload.chunks(lambda: None, self._interruption.fire)]
@@ -273,30 +261,31 @@ class _Exchange:
         job = input_of(body)
         self._uploaded()
         base = self._lane.next_target()
-        output = await JobCall(self._session, base, bearer).run(job)
+        output = await JobCall(self._gateway.connections.session(auth.tls), base, auth).run(job)
         headers = hygiene.of_result(self._request_id, self._lane.route.deployment_id, len(output))
         self._status = 200
         self._sent = len(output)
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": output})
 
-    async def _ask(self, declared: int | None, bearer: str | None) -> ClientResponse:
+    async def _ask(self, declared: int | None, auth: UpstreamAuth) -> ClientResponse:
         """The head of a replica's answer; the first replica that accepts a connection gets the request."""
         headers = hygiene.for_worker(self._scope["headers"], self._request_id)
-        if bearer is not None:
-            headers["authorization"] = f"Bearer {bearer}"
+        if auth.token is not None:
+            headers["authorization"] = f"Bearer {auth.token}"
         whole = self._upload.whole
         if whole is not None:
             self._uploaded()
         elif declared is not None:
             headers["content-length"] = str(declared)
+        session = self._gateway.connections.session(auth.tls)
         for url in self._lane.replicas():
             target = with_query(url, self._scope["query_string"])
             body = (
                 whole if whole is not None else self._upload.chunks(self._uploaded, self._interruption.fire)
             )
             try:
-                return await post(self._session, target, headers, body)
+                return await send(session, "POST", target, headers, body, auth)
             except NothingSent as error:
                 log.info("request %s: %s: %s", self._request_id, url.raw_authority, type(error).__name__)
         raise NotServing.unreachable(self._lane.route)

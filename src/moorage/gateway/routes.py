@@ -47,13 +47,8 @@ class Route:
             deployment.revision,
             deployment.phase,
             deployment.status.access,
-            _credential_of(deployment),
+            deployment.account,
         )
-
-
-def _credential_of(deployment: Deployment) -> str | None:
-    attempt = deployment.status.attempt
-    return None if attempt is None else deployment.spec.credentials.get(attempt.rung.offer.provider)
 
 
 def _models(source: Source) -> tuple[str, ...]:

@@ -1,41 +1,27 @@
-"""The connections to workers: one pool for all of them, kept open, with nothing added to what is sent."""
+"""One route's replicas, whose turn it is, and a request to one of them."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from aiohttp import (
     ClientConnectorError,
     ClientResponse,
     ClientSession,
-    ClientTimeout,
     ConnectionTimeoutError,
-    DummyCookieJar,
-    TCPConnector,
 )
 from multidict import CIMultiDict
 from yarl import URL
 
+from moorage.errors import BadGateway
 from moorage.gateway.routes import Route
+from moorage.upstream_auth import NO_AUTH, UpstreamAuth
 
-_READ_BUFFER = 64 * 1024  # bytes of an answer held for a slow caller; a worker is paused at twice this
-_KEEP_ALIVE = 3.0  # seconds; less than the 5 that uvicorn keeps an idle connection, so that we close first
+# What goes with requests to a route's replicas. Raises a Problem when it cannot be had.
+OpenAuth = Callable[[Route], Awaitable[UpstreamAuth]]
 
 # Raised before any byte of a request was sent: another replica may be tried without harm.
 NothingSent = (ClientConnectorError, ConnectionTimeoutError)
-
-
-def open_session(connect_seconds: float) -> ClientSession:
-    """A client without limits of its own: deadlines and sizes are the gateway's to keep."""
-    return ClientSession(
-        connector=TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE, ttl_dns_cache=10),
-        cookie_jar=DummyCookieJar(),
-        timeout=ClientTimeout(total=None, sock_connect=connect_seconds),
-        skip_auto_headers=("user-agent", "accept", "accept-encoding", "content-type"),
-        auto_decompress=False,
-        read_bufsize=_READ_BUFFER,
-        trust_env=False,
-    )
 
 
 class Lane:
@@ -72,11 +58,25 @@ def with_query(url: URL, query: bytes) -> URL:
     return URL(f"{url}?{query.decode('latin-1')}", encoded=query.isascii()) if query else url
 
 
-async def post(
-    session: ClientSession, url: URL, headers: CIMultiDict[str], body: bytes | AsyncIterator[bytes]
+async def no_auth(route: Route) -> UpstreamAuth:
+    """The OpenAuth of a gateway without credentials."""
+    if route.access.needs_credentials:
+        raise BadGateway("This gateway has no credentials for the provider.", code="provider_key_missing")
+    return NO_AUTH
+
+
+async def send(
+    session: ClientSession,
+    method: str,
+    url: URL,
+    headers: CIMultiDict[str],
+    body: bytes | AsyncIterator[bytes] | None,
+    auth: UpstreamAuth,
 ) -> ClientResponse:
     """Sends and waits for the head of the answer. Raises aiohttp's ClientError; see NothingSent."""
-    return await session.post(url, data=body, headers=headers, allow_redirects=False)
+    return await session.request(
+        method, url, data=body, headers=headers, allow_redirects=False, ssl=auth.tls or True
+    )
 
 
 def end(response: ClientResponse) -> None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import UUID
 
-from moorage.credentials import Vault
 from moorage.domain.deployment import Deployment, Phase
 from moorage.domain.identity import Permission, Principal
 from moorage.domain.job import (
@@ -31,7 +30,6 @@ from moorage.domain.job_view import health_document, job_delivery, job_document,
 from moorage.domain.notice import NewId
 from moorage.domain.observation import Face
 from moorage.errors import (
-    BadGateway,
     Clash,
     Invalid,
     Malformed,
@@ -39,7 +37,6 @@ from moorage.errors import (
     OutgoingRefused,
     StaleWrite,
     TooManyRequests,
-    Unauthorized,
 )
 from moorage.ports import (
     Clock,
@@ -54,6 +51,7 @@ from moorage.ports import (
 from moorage.services.authorization import require
 from moorage.services.idempotency import Answer, once
 from moorage.signals import Signals, wait_for
+from moorage.upstream_auth import UpstreamAuth, UpstreamAuthenticator
 
 QUEUE_JOBS = 10_000  # that wait for one deployment
 QUEUE_BYTES = 1 << 30
@@ -65,7 +63,7 @@ class JobApi(Protocol):
     """A provider's own job API."""
 
     async def call(
-        self, method: str, url: str, bearer: str | None, body: bytes | None, timeout: float
+        self, method: str, url: str, auth: UpstreamAuth, body: bytes | None, timeout: float
     ) -> OutgoingAnswer:
         """The answer, which is JSON, whatever its status. Raises a Problem."""
 
@@ -76,7 +74,7 @@ class JobSurroundings:
 
     store: Store
     box: SecretBox
-    vault: Vault
+    auth: UpstreamAuthenticator
     api: JobApi
     outgoing: Outgoing
     clock: Clock
@@ -336,8 +334,8 @@ class Jobs:
     ) -> Answer:
         """The provider's own answer. `seconds` is what it was asked to wait."""
         url = f"{deployment.status.targets[0].rstrip('/')}/{path}"
-        bearer = await self._bearer(deployment)
-        answer = await self._out.api.call(method, url, bearer, body, seconds + CALL_SECONDS)
+        auth = await self._out.auth.auth(deployment.status.access, deployment.account)
+        answer = await self._out.api.call(method, url, auth, body, seconds + CALL_SECONDS)
         if answer.status == 404:
             raise NotFound("The provider knows no such job.", code="job_not_found", advice=_KEPT)
         if answer.status == 429:
@@ -348,20 +346,6 @@ class Jobs:
                 retry_after=float(after) if after.isdecimal() else 5.0,
             )
         return Answer(answer.status, answer.body)
-
-    async def _bearer(self, deployment: Deployment) -> str | None:
-        name, attempt = deployment.status.access.bearer, deployment.status.attempt
-        if name is None or attempt is None:
-            return None
-        credential_id = deployment.spec.credentials.get(attempt.rung.offer.provider, "")
-        try:
-            return (await self._out.vault.open(credential_id)).values[name]
-        except (Unauthorized, KeyError) as error:
-            raise BadGateway(
-                "The provider account of this deployment cannot be opened any more.",
-                code="provider_key_missing",
-                advice="Store a key that the provider accepts, and deploy again.",
-            ) from error
 
     async def _deployment(self, principal: Principal, key: str) -> Deployment:
         store, organization_id = self._out.store, principal.organization_id

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from moorage.domain.observation import Access, Face
 from moorage.gateway.job_face import Pending, result_of
+from moorage.upstream_auth import UpstreamAuth
 
 JOBS = Access(Face.JOBS, bearer="api_key")
 KEY = "rpa_the_owners_key"
@@ -40,8 +41,8 @@ class JobApi:
 async def serve(house: Any) -> AsyncIterator[Callable[..., Awaitable[JobApi]]]:
     runners: list[web.AppRunner] = []
 
-    async def bearer(route: Any) -> str:
-        return KEY
+    async def auth(route: Any) -> UpstreamAuth:
+        return UpstreamAuth(KEY)
 
     async def begin(*answers: tuple[int, Any]) -> JobApi:
         api, app = JobApi(*answers), web.Application()
@@ -50,7 +51,7 @@ async def serve(house: Any) -> AsyncIterator[Callable[..., Awaitable[JobApi]]]:
         await runner.setup()
         runners.append(runner)
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        house.gateway.bearer = bearer
+        house.gateway.auth = auth
         port = runner.addresses[0][1]
         house.publish(f"http://127.0.0.1:{port}/ep", access=JOBS, credential_id="crd_1")
         return api

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorage.domain.deployment import Deployment, DeploymentSpec, Phase, Status
+from moorage.domain.compute import Estimate, Offer, Rung
+from moorage.domain.deployment import Attempt, Deployment, DeploymentSpec, Phase, Status
 from moorage.domain.model import HubModel
 from moorage.gateway.persistent_map import PersistentMap
 from moorage.gateway.routes import Route, RoutePublisher, RouteTable
+from moorage.testing.store_rows import deployment as deployment_row
 
 KEYS = st.text("abc", min_size=1, max_size=2)
 
@@ -102,6 +105,18 @@ def test_a_route_is_taken_from_a_deployment() -> None:
     assert Route.of(deployment) == Route(
         "dep_1", "o", "digits", ("org/digits",), ("http://127.0.0.1:1",), 3, Phase.READY
     )
+
+
+def test_a_route_names_the_account_of_the_offer_before_that_of_the_provider() -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    offer = Offer("o", "kubernetes", None, 0, 1, 1, 0.1, "book", "2026-01-01", account="crd_cluster")
+    placed = deployment_row(1)
+    for account, credential in (("crd_cluster", "crd_cluster"), (None, "crd_of_provider")):
+        rung = Rung(replace(offer, account=account), "transformers", Estimate(1, 1.0, ()))
+        status = replace(placed.status, attempt=Attempt(1, rung, "mrg-1", at))
+        spec = replace(placed.spec, credentials={"kubernetes": "crd_of_provider"})
+        assert Route.of(replace(placed, status=status, spec=spec)).credential_id == credential
+    assert Route.of(placed).credential_id is None
 
 
 def test_an_update_in_a_large_table_costs_little_even_when_all_serve_one_model() -> None:

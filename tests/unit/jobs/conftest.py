@@ -22,6 +22,7 @@ from moorage.gateway.job_replicas import JobReplicas
 from moorage.gateway.routes import Route, RoutePublisher
 from moorage.ports import Insert
 from moorage.testing.store import Memory, MemoryStore
+from moorage.upstream_auth import UpstreamAuth
 
 Script = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 LIMITS = JobLimits(lease=5.0, grace=0.05)
@@ -79,7 +80,7 @@ class Process:
     def __init__(self, yard: Yard, limits: JobLimits) -> None:
         self.store = MemoryStore(yard.memory)
         self.routes = RoutePublisher()
-        self.replicas = JobReplicas(self.routes, yard.bearer)
+        self.replicas = JobReplicas(self.routes, yard.auth)
         attempt = JobAttempt(
             self.store,
             self.replicas,
@@ -129,9 +130,8 @@ class Yard:
         self._numbers = itertools.count(1)
         self._running: dict[Process, asyncio.Task[None]] = {}
 
-    async def bearer(self, route: Route) -> str:
-        assert self.token is not None
-        return self.token
+    async def auth(self, route: Route) -> UpstreamAuth:
+        return UpstreamAuth(self.token)
 
     def target(self, deployment: str) -> str:
         return f"{self.worker.url}/{deployment}"

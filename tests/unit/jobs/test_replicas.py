@@ -27,6 +27,7 @@ from moorage.errors import BadGateway
 from moorage.gateway import job_replicas
 from moorage.gateway.job_replicas import JobReplicas
 from moorage.gateway.routes import Route, RoutePublisher, RouteTable
+from moorage.upstream_auth import UpstreamAuth
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 PLAIN = Access()
@@ -72,14 +73,14 @@ async def ask(
         assert isinstance(answer, web.Response)
         return answer
 
-    async def bearer(_: Route) -> str:
-        if token is None:
+    async def auth(route: Route) -> UpstreamAuth:
+        if token is None and route.access.needs_credentials:
             raise BadGateway("removed", code="provider_key_missing")
-        return token
+        return UpstreamAuth(token)
 
     replica.handler = fixed if isinstance(answer, web.Response) else answer
     route = Route("dep", "org", "name", targets=(replica.url,), access=access)
-    replicas = JobReplicas(RoutePublisher(RouteTable([route])), bearer)
+    replicas = JobReplicas(RoutePublisher(RouteTable([route])), auth)
     try:
         return await replicas.run(JOB, text)
     finally:
@@ -172,11 +173,11 @@ async def test_an_answer_that_breaks_off(replica: Replica) -> None:
 
 
 async def test_nobody_there() -> None:
-    async def bearer(_: Route) -> str:
+    async def auth(_: Route) -> UpstreamAuth:
         raise AssertionError
 
     routes = RoutePublisher(RouteTable([Route("dep", "org", "name")]))
-    replicas = JobReplicas(routes, bearer)
+    replicas = JobReplicas(routes, auth)
     assert replicas.places("dep") == replicas.places("unknown") == 0
     assert await replicas.run(JOB, "1") == NotServing()
     routes.publish(routes.current.without("dep"))

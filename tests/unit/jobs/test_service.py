@@ -24,6 +24,7 @@ from moorage.services.jobs import Jobs, JobSurroundings
 from moorage.signals import Signals
 from moorage.testing.store import MemoryStore
 from moorage.testing.store_rows import deployment as deployment_row
+from moorage.upstream_auth import UpstreamAuth, UpstreamAuthenticator
 
 from .conftest import Worker, Yard
 
@@ -34,11 +35,16 @@ class Nowhere:
     """Neither a provider nor a webhook's receiver is asked for anything here."""
 
     async def call(
-        self, method: str, url: str, bearer: str | None, body: bytes | None, timeout: float
+        self, method: str, url: str, auth: UpstreamAuth, body: bytes | None, timeout: float
     ) -> OutgoingAnswer:
         raise AssertionError(url)
 
     async def check(self, url: str) -> None:
+        raise AssertionError(url)
+
+    async def request(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout: float
+    ) -> OutgoingAnswer:
         raise AssertionError(url)
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> OutgoingAnswer:
@@ -56,7 +62,7 @@ class Desk:
             JobSurroundings(
                 self.store,
                 box,
-                Vault(self.store, box, yard.clock),
+                UpstreamAuthenticator(Vault(self.store, box, yard.clock).open),
                 Nowhere(),
                 Nowhere(),
                 yard.clock,
