@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from moorage.credentials import Vault, seal_values
-from moorage.domain.deployment import Deployment, Phase
+from moorage.domain.deployment import Deployment
 from moorage.domain.event import Event
 from moorage.domain.identity import Organization, Permission, Principal, ProviderAccount, ProviderCredential
 from moorage.domain.naming import encode
@@ -34,7 +34,6 @@ from moorage.ports import (
     Clock,
     Clusters,
     Credentials,
-    DeploymentFilter,
     Insert,
     OpenAccount,
     Provider,
@@ -44,10 +43,10 @@ from moorage.ports import (
     Write,
 )
 from moorage.services.authorization import require
+from moorage.services.live_deployments import first_live
 
 LONGEST_NAME = 64
 LONGEST_VALUE = 4096
-_OVER = frozenset({Phase.DELETED, Phase.FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +107,15 @@ class ProviderCredentials:
         """Those that are there, oldest first."""
         require(principal, Permission.READ)
         rows = await self._store.provider_credentials(organization_id=principal.organization_id)
-        return [row for row in rows if row.removed_at is None]
+        return [row for row in rows if row.removed_at is None and not self._opens_cluster(row)]
 
     async def remove(self, principal: Principal, credential_id: str) -> None:
         """May be repeated. Raises Clash while a deployment needs it."""
         require(principal, Permission.MANAGE_CREDENTIALS)
         while True:
             row = await self._store.provider_credential(credential_id)
-            if row is None or row.organization_id != principal.organization_id:
+            foreign = row is None or row.organization_id != principal.organization_id
+            if row is None or foreign or self._opens_cluster(row):
                 raise NotFound(f"There is no credential {credential_id!r}.", code="credential_not_found")
             if row.removed_at is not None:
                 return
@@ -219,24 +219,26 @@ class ProviderCredentials:
             ) from error
 
     async def _refuse_while_needed(self, row: ProviderCredential) -> None:
-        phases = frozenset(Phase) - _OVER
-        cursor: str | None = None
-        while True:
-            where = DeploymentFilter(phases)
-            page = await self._store.deployments(row.organization_id, where, cursor, 200)
-            for deployment in page.items:
-                if _needs(deployment, row):
-                    raise Clash(
-                        f"The deployment {deployment.name!r} ({deployment.id}) needs this credential.",
-                        code="credential_in_use",
-                        advice="Delete the deployments that use it first.",
-                    )
-            if (cursor := page.next_cursor) is None:
-                return
+        user = await first_live(self._store, row.organization_id, lambda deployment: _needs(deployment, row))
+        if user is not None:
+            raise Clash(
+                f"The deployment {user.name!r} ({user.id}) needs this credential.",
+                code="credential_in_use",
+                advice="Delete the deployments that use it first.",
+            )
 
     def _provider(self, name: str) -> Provider:
         provider = self._providers.get(name)
-        needy = sorted(n for n, p in self._providers.items() if p.credential_fields)
+        if isinstance(provider, Clusters):
+            raise Invalid.at(
+                "body.provider",
+                "imported",
+                f"The accounts of {name} are clusters, which are imported.",
+                advice="Use POST /clusters/.",
+            )
+        needy = sorted(
+            n for n, p in self._providers.items() if p.credential_fields and not isinstance(p, Clusters)
+        )
         if provider is None or name not in needy:
             raise Invalid.at(
                 "body.provider",
