@@ -11,7 +11,11 @@ from starlette.responses import Response
 
 from moorage import __version__
 from moorage.api import (
+    byoc,
+    byoc_errors,
+    byoc_schemas,
     credentials,
+    deployment_requests,
     deployments,
     identity,
     infer,
@@ -47,6 +51,20 @@ async def alive(_: Request) -> Response:
     return as_json({"status": "ok", "version": __version__})
 
 
+_DOCUMENTED = (
+    schemas,
+    deployment_requests,
+    byoc_schemas,
+    webhooks,
+    identity,
+    infer,
+    problems,
+    credentials,
+    workers,
+    jobs,
+)  # the modules whose models have examples
+
+
 def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
     app = FastAPI(
         title="Moorage", version=__version__, description=_ABOUT, redoc_url=None, redirect_slashes=False
@@ -54,6 +72,7 @@ def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
     app.state.services = services
     guarded = (
         deployments.router,
+        byoc.router,
         market.router,
         credentials.router,
         webhooks.router,
@@ -64,8 +83,9 @@ def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
         app.include_router(router, dependencies=[Depends(known_query)])
     for router in (infer.router, workers.router, identity.sign_in, health):
         app.include_router(router)
-    problems.install(app)
-    app.add_middleware(BodyLimit, max_bytes=max_body_bytes, larger=jobs.body_limit)
+    dialects = {byoc.PREFIX: byoc_errors.answer}
+    problems.install(app, dialects)
+    app.add_middleware(BodyLimit, max_bytes=max_body_bytes, larger=jobs.body_limit, dialects=dialects)
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -74,6 +94,9 @@ def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
         for model in (problems.ProblemDocument, infer.InferRequest):  # named by hand, not by a signature
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             parts |= schema.pop("$defs", {}) | {model.__name__: schema}
+        for path, methods in document["paths"].items():
+            for operation in methods.values() if path.startswith(byoc.PREFIX) else ():
+                operation["responses"].pop("422", None)  # it answers 400, as its document says
         for unused in ("HTTPValidationError", "ValidationError"):
             parts.pop(unused, None)
         _restore_nulls(parts)
@@ -85,7 +108,7 @@ def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
 
 def _restore_nulls(parts: dict[str, Any]) -> None:
     """FastAPI drops every null of the document, those inside examples too, which then break their schema."""
-    for module in (schemas, webhooks, identity, infer, problems, credentials, workers, jobs):
+    for module in _DOCUMENTED:
         for name, model in inspect.getmembers(module, inspect.isclass):
             if issubclass(model, BaseModel) and name in parts:
                 extra = model.model_config.get("json_schema_extra")

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from moorage.api import sse
 from moorage.api.context import Caller, IdempotencyKey, same_request, services
+from moorage.api.deployment_requests import ChangeRequest, DeploymentRequest, ScaleRequest
 from moorage.api.json import as_answer, as_json
 from moorage.api.problems import responses
 from moorage.api.schemas import (
@@ -20,15 +21,15 @@ from moorage.api.schemas import (
     CostDocument,
     DeploymentDocument,
     DeploymentList,
-    DeploymentRequest,
     EventList,
     LogList,
     PlanDocument,
 )
 from moorage.domain.deployment import Phase
 from moorage.domain.event import Event
+from moorage.domain.identity import Principal
 from moorage.domain.view import instant
-from moorage.errors import Gone
+from moorage.errors import Gone, Invalid
 from moorage.ports import DeploymentFilter, LogLine
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
@@ -109,6 +110,77 @@ async def delete(request: Request, caller: Caller, deployment_id: DeploymentId) 
     return Response(status_code=204)
 
 
+@router.patch(
+    "/{deployment_id}",
+    status_code=202,
+    response_model=DeploymentDocument,
+    summary="Change a deployment",
+    responses=responses(400, 403, 404, 409, 413, 415),
+)
+async def change(
+    request: Request, caller: Caller, deployment_id: DeploymentId, body: ChangeRequest
+) -> Response:
+    """What runs is changed in place where its provider can; it is `updating` until that is done."""
+    if not body.model_fields_set:
+        raise Invalid.at("body", "something_to_change", "Give at least one field to change.")
+    await services(request).changes.change(caller, deployment_id, body.to_domain())
+    return await _accepted(request, caller, deployment_id)
+
+
+@router.post(
+    "/{deployment_id}/scale",
+    status_code=202,
+    response_model=DeploymentDocument,
+    summary="Have another number of replicas",
+    responses=responses(400, 403, 404, 409, 413, 415),
+)
+async def scale(
+    request: Request, caller: Caller, deployment_id: DeploymentId, body: ScaleRequest
+) -> Response:
+    """Between `min_replicas` and `max_replicas`, where the provider scales by load."""
+    await services(request).changes.scale(caller, deployment_id, body.min_replicas, body.max_replicas)
+    return await _accepted(request, caller, deployment_id)
+
+
+@router.post(
+    "/{deployment_id}/stop",
+    status_code=202,
+    response_model=DeploymentDocument,
+    summary="Stop a deployment",
+    responses=responses(403, 404, 409),
+)
+async def stop(request: Request, caller: Caller, deployment_id: DeploymentId) -> Response:
+    """No replica runs or costs until it is started; the rest is kept. Repeating is safe."""
+    await services(request).changes.stop(caller, deployment_id)
+    return await _accepted(request, caller, deployment_id)
+
+
+@router.post(
+    "/{deployment_id}/start",
+    status_code=202,
+    response_model=DeploymentDocument,
+    summary="Start a stopped deployment",
+    responses=responses(403, 404, 409),
+)
+async def start(request: Request, caller: Caller, deployment_id: DeploymentId) -> Response:
+    """It serves again as before. Repeating is safe."""
+    await services(request).changes.start(caller, deployment_id)
+    return await _accepted(request, caller, deployment_id)
+
+
+@router.post(
+    "/{deployment_id}/wake",
+    status_code=202,
+    response_model=DeploymentDocument,
+    summary="Wake a hibernated deployment",
+    responses=responses(403, 404),
+)
+async def wake(request: Request, caller: Caller, deployment_id: DeploymentId) -> Response:
+    """As a request to it does. One that does not sleep stays as it is."""
+    await services(request).changes.activate(caller, deployment_id)
+    return await _accepted(request, caller, deployment_id)
+
+
 @router.get(
     "/{deployment_id}/events",
     response_model=EventList,
@@ -163,6 +235,10 @@ async def logs(
 async def cost(request: Request, caller: Caller, deployment_id: DeploymentId) -> Response:
     """What was measured here, and, where the provider tells it, what it charged."""
     return as_json(await services(request).prices.cost(caller, deployment_id))
+
+
+async def _accepted(request: Request, caller: Principal, deployment_id: str) -> Response:
+    return as_json(await services(request).deployments.get(caller, deployment_id), 202)
 
 
 async def _event_frames(found: AsyncIterator[Event | None]) -> AsyncIterator[bytes]:

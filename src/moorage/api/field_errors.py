@@ -21,10 +21,6 @@ LONGEST_NAME = 64
 
 # Fields of the seeds that arrive with later issues: refused by name, so that nobody believes they work.
 LATER = {
-    "cluster": "your own clusters",
-    "nodegroups": "your own clusters",
-    "autoscale_config": "autoscaling",
-    "scale_to_zero_enabled": "sleep and wake",
     "hibernation": "sleep and wake",
 }
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moorage.api.problems import response
+from moorage.api.problems import Dialect, dialect_of
 from moorage.errors import TooLarge
 
 
 class BodyLimit:
-    """`max_bytes`, or what `larger` says of a path."""
+    """`max_bytes`, or what `larger` says of a path. A refusal is told in the path's dialect."""
 
     def __init__(
-        self, app: ASGIApp, max_bytes: int, larger: Callable[[str], int | None] = lambda path: None
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        larger: Callable[[str], int | None],
+        dialects: Mapping[str, Dialect],
     ) -> None:
         self._app = app
         self._max = max_bytes
         self._larger = larger
+        self._dialects = dialects
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "DELETE"):
@@ -55,8 +60,9 @@ class BodyLimit:
             await self._refuse(most, scope, receive, send)
 
     async def _refuse(self, most: int, scope: Scope, receive: Receive, send: Send) -> None:
-        message = f"The body is at most {most} bytes."
-        await response(TooLarge.at("body", "max_bytes", message))(scope, receive, send)
+        refusal = TooLarge.at("body", "max_bytes", f"The body is at most {most} bytes.")
+        answer = dialect_of(scope["path"], self._dialects)(refusal)
+        await answer(scope, receive, send)
 
 
 class _Exceeded(Exception):  # control flow, never seen outside

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from typing import Any  # pydantic's error dictionaries are untyped
 
 import structlog
@@ -33,6 +34,7 @@ from moorage.services.authentication import challenge
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+Dialect = Callable[[Problem], Response]
 
 
 class FieldProblem(BaseModel):
@@ -128,7 +130,9 @@ _DESCRIPTIONS = {
 }
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, dialects: Mapping[str, Dialect]) -> None:
+    """`dialects` has how a surface tells its problems, by the beginning of its paths; all others: as here."""
+    app.state.dialects = dict(dialects)
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(StaleWrite, _on_stale)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -136,37 +140,47 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_bug)
 
 
-def _on_problem(_: Request, problem: Exception) -> Response:
+def dialect_of(path: str, dialects: Mapping[str, Dialect]) -> Dialect:
+    return next((dialect for prefix, dialect in dialects.items() if path.startswith(prefix)), response)
+
+
+def _told(request: Request, problem: Problem) -> Response:
+    return dialect_of(request.url.path, request.app.state.dialects)(problem)
+
+
+def _on_problem(request: Request, problem: Exception) -> Response:
     assert isinstance(problem, Problem)
-    return response(problem)
+    return _told(request, problem)
 
 
-def _on_stale(_: Request, error: Exception) -> Response:
+def _on_stale(request: Request, error: Exception) -> Response:
     """A unit that was drafted once lost a race; nothing was written."""
-    return response(Clash("Somebody else changed it at the same time.", advice="Try again.", retry_after=1.0))
+    clash = Clash("Somebody else changed it at the same time.", advice="Try again.", retry_after=1.0)
+    return _told(request, clash)
 
 
 def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return response(problem_of(request, error.errors()))
+    return _told(request, problem_of(request, error.errors()))
 
 
 def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     match error.status_code:
         case 404:
-            return response(NotFound(f"There is no route {request.url.path}.", code="no_such_route"))
+            return _told(request, NotFound(f"There is no route {request.url.path}.", code="no_such_route"))
         case 405:
             allowed = _allowed_methods(request)
-            answer = response(MethodNotAllowed(f"{request.url.path} takes {allowed}, not {request.method}."))
+            refusal = MethodNotAllowed(f"{request.url.path} takes {allowed}, not {request.method}.")
+            answer = _told(request, refusal)
             answer.headers["allow"] = allowed
             return answer
         case 400:  # the framework could not read the body: nested too deep, a number too long
             message = "The body is not JSON that can be read."
-            return response(Malformed.at("body", "json", message, code="invalid_json"))
+            return _told(request, Malformed.at("body", "json", message, code="invalid_json"))
     problem = Problem(str(error.detail), code=f"http_{error.status_code}")
     problem.status, problem.title = error.status_code, str(error.detail)
-    answer = response(problem)
+    answer = _told(request, problem)
     answer.headers.update(error.headers or {})
     return answer
 
@@ -187,4 +201,4 @@ def _allowed_methods(request: Request) -> str:
 
 def _on_bug(request: Request, error: Exception) -> Response:
     log.error("api.bug", path=request.url.path, exc_info=error)
-    return response(Problem("The service has a bug; its log has the cause."))
+    return _told(request, Problem("The service has a bug; its log has the cause."))

@@ -22,6 +22,7 @@ import pytest_asyncio
 import uvicorn
 from aiohttp import web
 
+from moorage.domain.compute import Feature
 from moorage.domain.identity import Organization, Role, User
 from moorage.main import Service, listening, running
 from moorage.ports import Insert, Provider
@@ -34,6 +35,7 @@ PASSWORD = "a long enough password"
 MODEL = "moorage/digits"
 VENDOR_TOKEN = "fake_" + "k" * 40
 WEAK_TOKEN = "fake_" + "w" * 40
+NO_CLUSTERS = {Feature.CLUSTER: "it has no clusters"}
 TABLES = (
     "deployments",
     "events",
@@ -230,7 +232,8 @@ async def _listening(app: web.Application) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def _whole_service(folder: Path) -> AsyncIterator[Api]:
+async def whole_service(folder: Path, *more: Provider) -> AsyncIterator[Api]:
+    """`more` are providers beside the two that are always there, neither of which has clusters."""
     worker = web.Application()
     worker.router.add_post("/{name}/{index}/infer", _infer)
     receiver = Receiver()
@@ -249,9 +252,12 @@ async def _whole_service(folder: Path) -> AsyncIterator[Api]:
             name="vendor",
             replica_url=lambda name, index: f"{worker_url}/{name}/{index}",
         )
+        selling = InProcessVendor(vendor, token=VENDOR_TOKEN, weak_token=WEAK_TOKEN)
+        selling.unsupported = NO_CLUSTERS
         providers: dict[str, Provider] = {
-            "fake": InProcessProvider(compute),
-            "vendor": InProcessVendor(vendor, token=VENDOR_TOKEN, weak_token=WEAK_TOKEN),
+            "fake": InProcessProvider(compute, unsupported=NO_CLUSTERS),
+            "vendor": selling,
+            **{provider.name: provider for provider in more},
         }
         sock = stack.enter_context(listening("127.0.0.1", 0))
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
@@ -281,11 +287,11 @@ async def _whole_service(folder: Path) -> AsyncIterator[Api]:
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with _whole_service(tmp_path / "var") as found:
+    async with whole_service(tmp_path / "var") as found:
         yield found
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
-    async with _whole_service(tmp_path_factory.mktemp("service") / "var") as found:
+    async with whole_service(tmp_path_factory.mktemp("service") / "var") as found:
         yield found

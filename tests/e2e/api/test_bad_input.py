@@ -57,8 +57,10 @@ def private(**more: Any) -> Body:
 BROKEN: list[tuple[str, Body, str, str]] = [
     ("unknown field", hub(min_replica=1), "min_replica", "unknown_field"),
     *((f"later field {name}", hub(**{name: "x"}), name, "not_available_yet") for name in LATER),
-    ("uploaded model", {"model_id": "mine"}, "model_id", "not_available_yet"),
-    ("version of an upload", hub(model_version="2"), "model_version", "not_available_yet"),
+    ("version of a version", hub(model_version="2"), "model_version", "in_model_id"),
+    ("a field of the BYOC surface", hub(nodegroups=["x"]), "nodegroups", "unknown_field"),
+    ("node groups of no cluster", hub(node_groups=["ngp_x"]), "node_groups", "needs_cluster"),
+    ("no cluster of that id", hub(cluster="cls_nobody"), "cluster", "known_cluster"),
     ("two sources", hub(container_image="acme/image"), "container_image", "exactly_one_source"),
     ("two sources, the other", hub(container_image="acme/image"), "hf_model_id", "exactly_one_source"),
     ("no source", {}, "hf_model_id", "exactly_one_source"),
@@ -490,7 +492,7 @@ async def test_a_path_that_leads_nowhere_is_a_problem_too(api: Api, subtests: py
     for path in ("/nothing", "/v1", "/v2/deployments", f"{DEPLOYMENTS}/a/b/c", "/v1/../../etc/passwd"):
         with subtests.test(path):
             assert problem(await api.owner.get(path), 404)["code"] == "no_such_route"
-    for method, path in (("PUT", DEPLOYMENTS), ("PATCH", f"{DEPLOYMENTS}/x"), ("DELETE", DEPLOYMENTS)):
+    for method, path in (("PUT", DEPLOYMENTS), ("PUT", f"{DEPLOYMENTS}/x"), ("DELETE", DEPLOYMENTS)):
         with subtests.test(f"{method} {path}"):
             answer = await api.owner.request(method, path)
             assert problem(answer, 405)["code"] == "method_not_allowed"
