@@ -16,25 +16,28 @@ from moorage_registries import load
 from moorage_registries.schema import Gpu
 
 MIB = 1024**2
+UNKNOWN_GPU = "unknown GPU"
 
 PRODUCT_LABELS = (
     "nvidia.com/gpu.product",  # of the GPU feature discovery
     "cloud.google.com/gke-accelerator",
     "karpenter.k8s.aws/instance-gpu-name",
 )
-_MEMORY_LABELS = ("nvidia.com/gpu.memory", "karpenter.k8s.aws/instance-gpu-memory")  # MiB
+MEMORY_LABEL = "nvidia.com/gpu.memory"  # MiB
+_MEMORY_LABELS = (MEMORY_LABEL, "karpenter.k8s.aws/instance-gpu-memory")
 _SHARES_LABELS = ("nvidia.com/gpu.replicas", "cloud.google.com/gke-max-shared-clients-per-gpu")
 _GKE_PARTITION_LABEL = "cloud.google.com/gke-gpu-partition-size"
 
 # Clouds' words that say less, or other, than the registry's.
 _SYNONYMS = {"a100": "a10040gb", "h100mega80gb": "h10080gb", "h200141gb": "h200", "v100": "v10016gb"}
+_SHARED = "-SHARED"  # the device plugin puts it behind the product
 _PROFILE = re.compile(r"\d+g\.(\d+)gb")
 
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
     """`memory_bytes` as the card reports it, and `usable_bytes` of it for a process, both of one unit; None
-    where nothing tells. `partition` is the MIG profile. `shares` > 1: that many use one card, by turns."""
+    where nothing tells. `partition` is the MIG profile. A `shared` card is used by turns, by `shares`."""
 
     product: str  # as the label has it
     name: str  # as the registry has it, where it knows the card
@@ -42,13 +45,14 @@ class Accelerator:
     usable_bytes: int | None
     partition: str | None = None
     shares: int = 1
+    shared: bool = False
     compute_capability: float | None = None
     cuda: float | None = None
 
     @property
     def whole(self) -> bool:
         """Whether a unit is a card, so that several are more than one."""
-        return self.partition is None and self.shares == 1
+        return self.partition is None and not self.shared
 
 
 def accelerator_of(labels: Mapping[str, str]) -> Accelerator | None:
@@ -68,6 +72,7 @@ def accelerator_of(labels: Mapping[str, str]) -> Accelerator | None:
         usable_bytes=_usable(known, partition, memory, shares),
         partition=partition,
         shares=shares,
+        shared=shares > 1 or product.endswith(_SHARED),
         compute_capability=_version(labels, "nvidia.com/gpu.compute")
         or (known.compute_capability if known else None),
         cuda=_version(labels, "nvidia.com/cuda.runtime"),
@@ -107,7 +112,7 @@ def _word(text: str) -> str:
 
 def _partition(product: str, labels: Mapping[str, str]) -> tuple[str, str | None]:
     """The card alone, and the MIG profile."""
-    card, _, profile = product.removesuffix("-SHARED").partition("-MIG-")
+    card, _, profile = product.removesuffix(_SHARED).partition("-MIG-")
     return card, profile or labels.get(_GKE_PARTITION_LABEL) or None
 
 

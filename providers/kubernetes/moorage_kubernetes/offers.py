@@ -16,14 +16,21 @@ from datetime import date
 from moorage.domain.cluster import NodeGroup, NodeShape
 from moorage.domain.compute import GIB, Availability, Offer, Requirements
 from moorage_kubernetes.demand import replica_demand
-from moorage_kubernetes.gpus import PRODUCT_LABELS, Accelerator, accelerator_of, least, telling_labels
+from moorage_kubernetes.gpus import (
+    MEMORY_LABEL,
+    MIB,
+    PRODUCT_LABELS,
+    UNKNOWN_GPU,
+    Accelerator,
+    accelerator_of,
+    least,
+    telling_labels,
+)
 from moorage_kubernetes.nodes import Amounts, NodeState
-from moorage_registries import load
 
 PROVIDER = "kubernetes"
 NO_PRICE = "not known: give the node group a price per hour"
 SHARED_COUNTS = (2, 4, 8)  # sizes that attention heads divide by
-UNKNOWN_GPU = Accelerator("unknown GPU", "unknown GPU", None, None)
 PODS_PER_NODE = 110  # the kubelet's default, for nodes that are not there yet
 
 
@@ -90,7 +97,9 @@ def _kinds(group: NodeGroup, nodes: Sequence[NodeState], need: Requirements) -> 
 
 
 def _accelerator(nodes: Sequence[NodeState]) -> Accelerator:
-    return least([accelerator_of(node.labels) or UNKNOWN_GPU for node in nodes])
+    return least(
+        [accelerator_of(node.labels) or Accelerator(UNKNOWN_GPU, UNKNOWN_GPU, None, None) for node in nodes]
+    )
 
 
 def _kind(
@@ -128,15 +137,10 @@ def _accelerator_to_come(group: NodeGroup, shape: NodeShape) -> Accelerator | No
     """As the group's own labels would tell, with the memory that its owner gave."""
     if not shape.gpus:
         return None
-    name = shape.gpu or "unknown GPU"
-    told = accelerator_of({**group.selector, PRODUCT_LABELS[0]: name})
-    given = shape.gpu_memory_bytes
-    if given is None:
-        return told
-    usable = load().tiers.usable_bytes(given / GIB)
-    if told is None:
-        return Accelerator(name, name, given, usable)
-    return Accelerator(name, told.name, given, usable, compute_capability=told.compute_capability)
+    labels = {**group.selector, PRODUCT_LABELS[0]: shape.gpu or UNKNOWN_GPU}
+    if shape.gpu_memory_bytes is not None:
+        labels[MEMORY_LABEL] = str(shape.gpu_memory_bytes // MIB)
+    return accelerator_of(labels)
 
 
 # -- offers -----------------------------------------------------------------------------------------------

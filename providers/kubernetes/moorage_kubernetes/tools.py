@@ -116,6 +116,12 @@ def address_of(tool: str, service: FoundService) -> str:
     return f"{mark.scheme}://{service.name}.{service.namespace}.svc:{number}"
 
 
+def without_password(url: str) -> str:
+    """Fit to be shown: an address that was given may hold a user and a password."""
+    scheme, slashes, rest = url.partition("?")[0].partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if slashes else scheme.rpartition("@")[2]
+
+
 def usable_tools(
     groups: Mapping[str, Sequence[str]],
     services: Sequence[FoundService],
