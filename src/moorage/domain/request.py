@@ -12,6 +12,7 @@ from itertools import chain, islice
 
 from moorage.domain.compute import EndpointType, PlacementPolicy, ScalerType, Serverless
 from moorage.domain.model import CacheScope, ContainerImage, HubModel, ModelCache, Source, UploadedModel
+from moorage.domain.source_rules import hub_errors, image_errors
 from moorage.domain.workload import Workload
 from moorage.errors import FieldError
 
@@ -21,21 +22,12 @@ MIN_DEADLINE_SECONDS = 1.0
 MAX_DEADLINE_SECONDS = 7 * 86400.0
 ERRORS_TOLD = 20
 
-_REPO_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
-REPO_ID = re.compile(rf"{_REPO_PART}(?:/{_REPO_PART})?")
-REVISION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,198}[A-Za-z0-9_-])?")
-# domain/path:tag@digest as the container registries define it, without the corner cases of ports in paths
-IMAGE = re.compile(
-    r"(?:[a-zA-Z0-9.-]+(?::\d{1,5})?/)?[a-z0-9]+(?:[._/-]{1,2}[a-z0-9]+)*"
-    r"(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
-)
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{1,61}[a-z0-9])")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 S3_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9!_.*'()/+=@:-]{0,900})?")
 BUCKET_WORD = re.compile(r"[\x21-\x7e]{1,512}")
-TOKEN = re.compile(r"[\x21-\x7e]{1,256}")  # it travels in a header
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,22 +162,8 @@ def _places(request: NewDeployment) -> Iterator[FieldError]:
 
 
 def _well_formed(request: NewDeployment) -> Iterator[FieldError]:
-    repo = request.hf_model_id
-    if repo is not None and (not REPO_ID.fullmatch(repo) or "--" in repo or ".." in repo):
-        yield _error(
-            "hf_model_id",
-            "repo_id",
-            "A Hugging Face id is owner/name: letters, digits, '.', '_' and '-', each part at most 96 long.",
-        )
-    if request.revision is not None:
-        if repo is None:
-            yield _error("revision", "needs_hf_model_id", "revision goes with hf_model_id.")
-        elif not REVISION.fullmatch(request.revision) or ".." in request.revision:
-            yield _error("revision", "revision", "A revision is a branch, a tag or a commit id.")
-    if request.container_image is not None and not IMAGE.fullmatch(request.container_image):
-        yield _error(
-            "container_image", "image_reference", "Write it as [registry/]path[:tag][@sha256:digest]."
-        )
+    yield from hub_errors(request.hf_model_id, request.revision, request.hf_token)
+    yield from image_errors(request.container_image)
     if request.name is not None and not NAME.fullmatch(request.name):
         yield _error(
             "name",
@@ -199,10 +177,6 @@ def _plain_text(request: NewDeployment) -> Iterator[FieldError]:
         value = getattr(request, name)
         if value is not None and not value.isprintable():
             yield _error(name, "printable", f"{name} holds a character that cannot be printed.")
-    if request.hf_token is not None and not TOKEN.fullmatch(request.hf_token):
-        yield _error(
-            "hf_token", "token", "A token has 1 to 256 visible ASCII characters, without a space or newline."
-        )
 
 
 def _replicas(request: NewDeployment) -> Iterator[FieldError]:

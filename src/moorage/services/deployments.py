@@ -14,6 +14,7 @@ from moorage.credentials import Vault
 from moorage.domain.deployment import Deployment, DeploymentSpec, Phase, Status
 from moorage.domain.event import Event
 from moorage.domain.identity import Permission, Principal
+from moorage.domain.image_reference import ImageReference
 from moorage.domain.model import CacheScope, ContainerImage, HubModel, ModelCache, SharedCachePolicy
 from moorage.domain.notice import NewId, deliveries, events
 from moorage.domain.placement import smallest_change
@@ -478,7 +479,7 @@ def _default_name(request: NewDeployment, deployment_id: str) -> str:
     source = request.source
     full = source.repo_id if isinstance(source, HubModel) else ""
     if isinstance(source, ContainerImage):
-        full = source.image.partition("@")[0].rpartition(":")[0] or source.image
+        full = ImageReference.parse(source.image).repository
     slug = re.sub(r"[^a-z0-9]+", "-", full.rpartition("/")[2].lower()).strip("-")[:48] or "model"
     return f"{slug if slug[0].isalpha() else 'm-' + slug}-{deployment_id[-10:]}"
 
