@@ -172,6 +172,31 @@ class HubUnavailable(Unavailable):
     code = "hub_unavailable"
 
 
+# -- registry of container images -------------------------------------------------------------------------
+
+
+class RegistryError(MoorageError):
+    """What a registry's answer, or its silence, means for an image. In words fit for its owner."""
+
+    def __init__(self, detail: str, *, advice: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.advice = advice
+
+
+class ImageMissing(RegistryError):
+    """The registry has answered that there is no such image."""
+
+
+class RegistryRefused(RegistryError):
+    """The registry does not let us look at the image with these credentials, or without any."""
+
+
+class RegistrySilent(RegistryError):
+    """Whether the image exists could not be found out: no answer, no answer of a registry's, or a host that
+    we may not connect to."""
+
+
 # -- store --------------------------------------------------------------------------------------------
 
 

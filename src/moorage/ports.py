@@ -18,6 +18,7 @@ from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment, Handle, Phase
 from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, ProviderCredential, User
+from moorage.domain.image_reference import ImageReference
 from moorage.domain.job import Job, JobPayload
 from moorage.domain.job_view import JobCounts
 from moorage.domain.model import (
@@ -79,6 +80,28 @@ class Outgoing(Protocol):
 class ModelHub(Protocol):
     async def profile(self, model: HubModel, token: str | None) -> ModelProfile:
         """Reads metadata only, never weights. Raises a ModelError, or HubUnavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryAccess:
+    """What opens a private registry of images; `server` is its host."""
+
+    server: str
+    username: str = field(repr=False)
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFound:
+    """`digest` is of what a pull of the reference would get now: one image, or an index of several."""
+
+    digest: str
+
+
+class ImageRegistry(Protocol):
+    async def look(self, image: ImageReference, access: RegistryAccess | None) -> ImageFound:
+        """Asks the image's registry whether it exists; pulls nothing. Raises ImageMissing, RegistryRefused
+        or RegistrySilent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +169,6 @@ class WorkerCache:
     endpoint_url: str | None = None
     access_key_id: str | None = field(default=None, repr=False)
     secret_access_key: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryAccess:
-    """What opens a private registry of images; `server` is its host."""
-
-    server: str
-    username: str = field(repr=False)
-    password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
