@@ -14,6 +14,8 @@ from moorage.api import (
     byoc,
     byoc_errors,
     byoc_schemas,
+    cluster_schemas,
+    clusters,
     credentials,
     deployment_requests,
     deployments,
@@ -29,6 +31,7 @@ from moorage.api import (
 from moorage.api.context import Services
 from moorage.api.json import as_json
 from moorage.api.limits import BodyLimit
+from moorage.api.paths import TrailingSlash
 from moorage.api.query import known_query
 
 _ABOUT = """Deploys a model to the cheapest compute it fits on, waits until it answers, and looks after it.
@@ -55,6 +58,7 @@ _DOCUMENTED = (
     schemas,
     deployment_requests,
     byoc_schemas,
+    cluster_schemas,
     webhooks,
     identity,
     infer,
@@ -73,6 +77,7 @@ def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
     guarded = (
         deployments.router,
         byoc.router,
+        clusters.router,
         market.router,
         credentials.router,
         webhooks.router,
@@ -86,6 +91,7 @@ def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
     dialects = {byoc.PREFIX: byoc_errors.answer}
     problems.install(app, dialects)
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes, larger=jobs.body_limit, dialects=dialects)
+    app.add_middleware(TrailingSlash, prefixes=(byoc.PREFIX, clusters.PREFIX))
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -25,7 +25,6 @@ from moorage.api.byoc_schemas import (
 )
 from moorage.api.context import Caller, IdempotencyKey, same_request, services
 from moorage.api.json import as_answer, as_json
-from moorage.api.paths import EitherSlash
 from moorage.domain.deployment import Deployment
 from moorage.domain.identity import Principal
 from moorage.domain.naming import id_of
@@ -33,7 +32,7 @@ from moorage.errors import Invalid, NotFound
 from moorage.services.changes import Change
 
 PREFIX = "/deployments/model-deployments"
-router = APIRouter(prefix=PREFIX, tags=["BYOC deployments"], route_class=EitherSlash)
+router = APIRouter(prefix=PREFIX, tags=["BYOC deployments"])
 
 Uuid = Annotated[
     str,

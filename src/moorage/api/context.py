@@ -12,12 +12,14 @@ from fastapi.security.base import SecurityBase
 from moorage.domain.identity import Principal
 from moorage.services.authentication import Authenticator
 from moorage.services.changes import DeploymentChanges
+from moorage.services.clusters import ImportedClusters
 from moorage.services.credentials import ProviderCredentials
 from moorage.services.deployments import Deployments
 from moorage.services.idempotency import Idempotency, fingerprint
 from moorage.services.identity import Identity
 from moorage.services.jobs import Jobs
 from moorage.services.keys import ApiKeys
+from moorage.services.node_groups import NodeGroups
 from moorage.services.prices import Prices
 from moorage.services.webhooks import Webhooks
 from moorage.services.worker_reports import WorkerReports
@@ -33,6 +35,8 @@ class Services:
     webhooks: Webhooks
     idempotency: Idempotency
     credentials: ProviderCredentials
+    clusters: ImportedClusters
+    node_groups: NodeGroups
     prices: Prices
     worker_reports: WorkerReports
     jobs: Jobs

@@ -1,20 +1,25 @@
-"""Routes that may be called with a slash at the end or without: one route, no redirect.
+"""Paths that are documented with a slash at the end, and may be called without: one route, no redirect.
 
 A redirect would lose the body with some clients, and the bearer token with others.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Any  # the framework's arguments, passed on as they are
+from collections.abc import Sequence
 
-from fastapi.routing import APIRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 
-class EitherSlash(APIRoute):
-    """For `route_class=` of a router. The path that is declared is the one that is documented."""
+class TrailingSlash:
+    """Adds the slash where it is missing. All routes below the `prefixes` are declared with it."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        bare = self.path_regex.pattern.removesuffix("$").removesuffix("/")
-        self.path_regex = re.compile(f"{bare}/?$")
+    def __init__(self, app: ASGIApp, prefixes: Sequence[str]) -> None:
+        self._app = app
+        self._prefixes = tuple(f"{prefix}/" for prefix in prefixes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope["path"].endswith("/"):
+            path = f"{scope['path']}/"
+            if path.startswith(self._prefixes):
+                scope = {**scope, "path": path}
+        await self._app(scope, receive, send)
