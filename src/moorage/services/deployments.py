@@ -7,20 +7,31 @@ import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Protocol
 
 from moorage.credentials import Vault
 from moorage.domain.deployment import Deployment, DeploymentSpec, Phase, Status
 from moorage.domain.event import Event
 from moorage.domain.identity import Permission, Principal
 from moorage.domain.image_reference import ImageReference
-from moorage.domain.model import CacheScope, ContainerImage, HubModel, ModelCache, SharedCachePolicy
+from moorage.domain.model import (
+    CacheScope,
+    ContainerImage,
+    HubModel,
+    ModelCache,
+    SharedCachePolicy,
+    Source,
+)
+from moorage.domain.model_version import ModelVersion
 from moorage.domain.notice import NewId, deliveries, events
 from moorage.domain.placement import smallest_change
 from moorage.domain.request import NewDeployment, broken_rules
 from moorage.domain.transition import Fact
 from moorage.domain.view import DeploymentView, PlanView, deployment_view, plan_view
+from moorage.domain.workload import Workload
+from moorage.domain.workload_rules import broken_rules as broken_workload_rules
 from moorage.errors import (
     AlreadyExists,
     Clash,
@@ -64,6 +75,23 @@ ACCEPTED_KEPT = 1024
 KEEPALIVE_SECONDS = 15.0
 
 
+class RegisteredModels(Protocol):
+    async def resolve(
+        self, organization_id: str, model_id: str
+    ) -> tuple[Source, ModelVersion, Mapping[str, str]]:
+        """What is served, the row, and the opened secrets that go with it: `hf_token`, or `server`,
+        `username` and `password` of an image's registry. Raises Invalid at `body.model_id`."""
+
+
+class NoModels:
+    """For a service where nothing can be registered."""
+
+    async def resolve(
+        self, organization_id: str, model_id: str
+    ) -> tuple[Source, ModelVersion, Mapping[str, str]]:
+        raise Invalid.at("body.model_id", "known_model", f"There is no model {model_id!r}.")
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the deployments service needs from outside."""
@@ -81,6 +109,17 @@ class Surroundings:
     credentials: ProviderCredentials
     vault: Vault
     shared_cache: SharedCachePolicy = SharedCachePolicy()
+    models: RegisteredModels = NoModels()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request with what it leads to: the registered model, where it names one, and its secrets."""
+
+    request: NewDeployment
+    spec: DeploymentSpec
+    hf_token: str | None = field(default=None, repr=False)
+    registry: Mapping[str, str] | None = field(default=None, repr=False)
 
 
 Render = Callable[[Deployment], tuple[int, bytes]]  # status and body of an answer
@@ -101,11 +140,10 @@ class Deployments:
     async def plan(self, principal: Principal, request: NewDeployment) -> PlanView:
         """The estimate's arithmetic, the ladder, and every refused offer with its reason. Creates nothing."""
         require(principal, Permission.READ)
-        refuse_broken(request)
-        spec = self._cache_checked(self._draft(principal, request))
+        asked = await self._asked(principal, request)
         accounts = await self._accounts(principal, request)
         try:
-            plan = await self._out.planner.plan(spec, request.hf_token, accounts.all)
+            plan = await self._out.planner.plan(asked.spec, asked.hf_token, accounts.all)
         except Retry as error:
             raise Unavailable(error.detail, advice=error.advice, retry_after=error.after) from error
         return plan_view(plan.placement, plan.estimate)
@@ -211,12 +249,11 @@ class Deployments:
         made: list[str] = []
 
         async def make() -> tuple[Sequence[Write], int, bytes]:
-            refuse_broken(request)
+            asked = await self._asked(principal, request)
             await self._check_webhook(request.user_webhook_url)
-            spec = self._cache_checked(self._draft(principal, request))
             accounts = await self._accounts(principal, request)
-            await self._check_fit(spec, request.hf_token, accounts)
-            deployment, writes = self._first_writes(principal, request, spec, accounts)
+            await self._check_fit(asked.spec, asked.hf_token, accounts)
+            deployment, writes = self._first_writes(principal, asked, accounts)
             made.append(deployment.id)
             return writes, *render(deployment)
 
@@ -319,11 +356,21 @@ class Deployments:
         _refuse_unknown_places(request, accounts)
         return accounts
 
-    def _draft(self, principal: Principal, request: NewDeployment) -> DeploymentSpec:
-        spec = _spec(request)
-        if principal.account is None:
-            return spec
-        return replace(spec, policy=replace(spec.policy, own_accounts_only=True))
+    async def _asked(self, principal: Principal, request: NewDeployment) -> _Asked:
+        """Raises Invalid for every rule that can be checked without asking a provider."""
+        refuse_broken(request)
+        spec, token, registry = _spec(request), request.hf_token, None
+        if request.model_id is not None:
+            source, model, secrets = await self._out.models.resolve(
+                principal.organization_id, request.model_id
+            )
+            spec = replace(spec, source=source, model_version_id=model.id)
+            token = token or secrets.get("hf_token")
+            registry = secrets if "password" in secrets else None
+        _refuse_broken_workload(request, spec)
+        if principal.account is not None:
+            spec = replace(spec, policy=replace(spec.policy, own_accounts_only=True))
+        return _Asked(request, self._cache_checked(spec), token, registry)
 
     def _cache_checked(self, spec: DeploymentSpec) -> DeploymentSpec:
         """The shared cache is for models of the operator's list; another is refused, or not cached."""
@@ -368,23 +415,24 @@ class Deployments:
         self._fits_until[key] = datetime.fromtimestamp(now.timestamp() + ACCEPTED_SECONDS, now.tzinfo)
 
     def _first_writes(
-        self, principal: Principal, request: NewDeployment, spec: DeploymentSpec, accounts: Accounts
+        self, principal: Principal, asked: _Asked, accounts: Accounts
     ) -> tuple[Deployment, list[Write]]:
-        out = self._out
+        out, request, spec = self._out, asked.request, asked.spec
         now = out.clock.now()
         deployment_id = out.new_id("dep")
         sealed = None
-        if request.env or request.hf_token or request.cache_keys:
+        if request.env or asked.hf_token or request.cache_keys or asked.registry:
             secrets = {
                 "env": dict(request.env),
-                "hf_token": request.hf_token,
+                "hf_token": asked.hf_token,
                 "cache": request.cache_keys,
+                "registry": asked.registry and dict(asked.registry),
             }
             sealed = out.box.seal(json.dumps(secrets).encode(), f"deployment {deployment_id}")
         deployment = Deployment(
             id=deployment_id,
             organization_id=principal.organization_id,
-            name=request.name or _default_name(request, deployment_id),
+            name=request.name or _default_name(spec.source, deployment_id),
             spec=replace(spec, secrets=sealed, credentials=accounts.ids),
             status=Status(Phase.VALIDATING, now, now),
             created_at=now,
@@ -424,6 +472,18 @@ def _refuse_unknown_places(request: NewDeployment, accounts: Accounts) -> None:
             f"The cluster has no node group {', '.join(strange)}.",
             advice="See GET /clusters/{id}/nodegroups/ for those that it has.",
         )
+
+
+def _refuse_broken_workload(request: NewDeployment, spec: DeploymentSpec) -> None:
+    if spec.workload is None and spec.policy.cluster is None:
+        return
+    imported = isinstance(spec.source, ContainerImage)
+    env = request.env.keys() if spec.policy.cluster is not None else None
+    errors = broken_workload_rules(
+        spec.workload or Workload(), imported=imported, custom=not imported, env=env
+    )
+    if errors:
+        raise Invalid("; ".join(e.message for e in errors), errors=errors)
 
 
 def does_not_fit(plan: Plan) -> Invalid:
@@ -474,9 +534,8 @@ def _fit_key(spec: DeploymentSpec, hf_token: str | None, accounts: Accounts) -> 
     )
 
 
-def _default_name(request: NewDeployment, deployment_id: str) -> str:
+def _default_name(source: Source, deployment_id: str) -> str:
     """The model's own name with the end of the id, 48 random bits, which makes it unique."""
-    source = request.source
     full = source.repo_id if isinstance(source, HubModel) else ""
     if isinstance(source, ContainerImage):
         full = ImageReference.parse(source.image).repository
