@@ -232,6 +232,10 @@ async def test_an_import_that_is_sent_again_does_not_happen_again(world: World) 
     assert len((await world.owner.get("/clusters/")).json()["items"]) == 1
     other = await world.owner.post("/clusters/", json=asked(name="other"), headers=headers)
     problem(other, 409, "idempotency_key_reused")
+    path, headers = f"/clusters/{answers[0].json()['id']}/nodegroups/", {"idempotency-key": "group-1"}
+    groups = [await world.owner.post(path, json=DECLARED, headers=headers) for _ in range(2)]
+    assert [answer.status_code for answer in groups] == [201, 201]
+    assert groups[0].json() == groups[1].json()
 
 
 async def test_where_no_provider_takes_clusters_that_is_said(api: Api) -> None:
