@@ -54,6 +54,30 @@ def _lines(installation: Installation, *arguments: str) -> list[str]:
     return ended.stdout.splitlines()
 
 
+def test_stop_start_scale(installation: Installation) -> None:
+    assert installation.moorage("deploy", MODEL, "--name", "changing").returncode == ExitCode.OK
+    stopped = installation.moorage("stop", "changing", "--json")
+    assert stopped.returncode == ExitCode.OK, stopped.stderr
+    assert json.loads(stopped.stdout)["status"] == "stopped"
+    assert "stopping" in stopped.stderr
+    assert installation.replicas() == []
+    assert installation.json("stop", "changing")["status"] == "stopped", (
+        "what is so already is not waited for"
+    )
+    assert installation.json("scale", "changing", "2")["replicas"]["desired"] == 2
+    started = installation.moorage("start", "changing", "--json")
+    assert started.returncode == ExitCode.OK, started.stderr
+    assert json.loads(started.stdout)["replicas"] == {"desired": 2, "ready": 2}
+    assert installation.json("scale", "changing", "1", "--max", "1")["replicas"]["desired"] == 1
+    assert installation.at_once("scale", "changing", "3", "--max", "2").exit_code == ExitCode.USAGE
+    assert installation.at_once("scale", "changing", "0").exit_code == ExitCode.FAILED
+    assert installation.at_once("stop", "nobody").exit_code == ExitCode.NOT_FOUND
+    assert installation.moorage("delete", "changing").returncode == ExitCode.OK
+    gone = installation.at_once("start", "changing")
+    assert gone.exit_code == ExitCode.FAILED
+    assert "deleted" in gone.stderr
+
+
 def test_two_deploys_at_once(installation: Installation) -> None:
     both = [installation.begin("deploy", MODEL, "--name", name, "--json") for name in ("left", "right")]
     ready = [json.loads(process.communicate(timeout=60)[0]) for process in both]

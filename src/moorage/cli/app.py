@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from moorage import __version__
-from moorage.cli import compute, deploying, identity, inferring, reading, serving
+from moorage.cli import changing, compute, deploying, identity, inferring, reading, serving
 
 _EXIT_CODES = """Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not allowed, 5 service not
 reached, 130 interrupted."""
@@ -33,6 +33,9 @@ for command in (
     inferring.infer,
     compute.gpus,
     compute.cost,
+    changing.scale,
+    changing.stop,
+    changing.start,
     deploying.delete,
     identity.login,
 ):

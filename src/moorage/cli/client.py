@@ -108,11 +108,22 @@ class MoorageClient:
     def delete(self, deployment_id: str) -> None:
         self._send("DELETE", f"/v1/deployments/{_segment(deployment_id)}")
 
+    def stop(self, deployment_id: str) -> Document:
+        return self._json("POST", f"/v1/deployments/{_segment(deployment_id)}/stop")
+
+    def start(self, deployment_id: str) -> Document:
+        return self._json("POST", f"/v1/deployments/{_segment(deployment_id)}/start")
+
+    def scale(self, deployment_id: str, replicas: int, max_replicas: int | None) -> Document:
+        body = {"min_replicas": replicas, **({"max_replicas": max_replicas} if max_replicas else {})}
+        return self._json("POST", f"/v1/deployments/{_segment(deployment_id)}/scale", json=body)
+
     # -- what happens ----------------------------------------------------------------------------------------
 
-    def events(self, deployment_id: str) -> list[Document]:
+    def events(self, deployment_id: str, after: str | None = None) -> list[Document]:
+        """All that there are, or those after the event with the id `after`."""
         found: list[Document] = []
-        path, after = f"/v1/deployments/{_segment(deployment_id)}/events", None
+        path = f"/v1/deployments/{_segment(deployment_id)}/events"
         while True:
             page = self._json("GET", path, params={"limit": 1000, **({"after": after} if after else {})})
             found += page["items"]
@@ -120,11 +131,10 @@ class MoorageClient:
                 return found
             after = page["next_after"]
 
-    def follow_events(self, deployment_id: str) -> Iterator[Document]:
-        """All events from the first, then new ones, until the deployment is deleted. A service that goes away
-        is waited for; no event is lost or told twice."""
+    def follow_events(self, deployment_id: str, after: str | None = None) -> Iterator[Document]:
+        """All events from the first, or after the one with the id `after`, then new ones, until the
+        deployment is deleted. A service that goes away is waited for; no event is lost or told twice."""
         path = f"/v1/deployments/{_segment(deployment_id)}/events"
-        after: str | None = None
         lost_at: float | None = None
         while True:
             try:

@@ -23,11 +23,12 @@ Document = dict[str, Any]
 OVER = frozenset({"deployment.ready", "deployment.failed", "deployment.deleted"})
 
 
-def until(session: Session, deployment_id: str, ends: frozenset[str]) -> str:
-    """The type of the event that ended it: the first of `ends`. Prints each event as it comes."""
+def until(session: Session, deployment_id: str, ends: frozenset[str], after: str | None = None) -> str:
+    """The type of the event that ended it: the first of `ends`, of all events or those after the id `after`.
+    Prints each event as it comes."""
     begin: datetime | None = None
     with session.out.notes.status("…") as status:
-        for event in session.client.follow_events(deployment_id):
+        for event in session.client.follow_events(deployment_id, after):
             at = datetime.fromisoformat(event["at"])
             begin = begin or at
             session.out.note(progress_line(event, (at - begin).total_seconds()))
