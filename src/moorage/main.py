@@ -53,7 +53,8 @@ from moorage.engine.webhook_attempt import WebhookAttempt
 from moorage.gateway import heap
 from moorage.gateway.asgi import App, RawHeaders
 from moorage.gateway.job_replicas import JobReplicas
-from moorage.gateway.proxy import Gateway, Limits
+from moorage.gateway.limits import Limits
+from moorage.gateway.proxy import Gateway
 from moorage.gateway.routes import Route, RoutePublisher
 from moorage.planning import Planner
 from moorage.ports import Callback, Clock, Outgoing, Provider, ProviderConfig, Resolve, Store

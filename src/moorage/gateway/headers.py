@@ -2,12 +2,16 @@
 
 A worker is a tenant's code. It must not learn the caller's credentials or who the caller says the host is,
 and its answer is given on the service's own origin, so that it must not set cookies there.
+
+On the way to it there may be the API server of a cluster, which knows us by our credentials. The caller must
+not speak to that in our name, and what it adds to an answer is not the caller's.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 
 from multidict import CIMultiDict
 
@@ -50,7 +54,14 @@ _KEPT_FROM_CALLER = _HOP_BY_HOP | {
     b"date",
     b"x-request-id",
     b"x-moorage-deployment",
+    b"service-worker-allowed",
+    b"audit-id",  # these three by an API server
+    b"x-kubernetes-pf-flowschema-uid",
+    b"x-kubernetes-pf-prioritylevel-uid",
 }
+# Names that an API server takes for who is asking; it lets those act for others that have the right to.
+_SPOKEN_FOR = (b"impersonate-", b"x-remote-")
+_PLACES = (b"location", b"content-location")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
@@ -78,20 +89,31 @@ def for_worker(headers: RawHeaders, id_: str) -> CIMultiDict[str]:
         if name == b"connection":
             kept = kept | _named(value)
     for name, value in headers:
-        if name not in kept:
+        if name not in kept and not name.startswith(_SPOKEN_FOR):
             forwarded.add(name.decode("latin-1"), _text(value))
     forwarded["x-request-id"] = id_
     return forwarded
 
 
-def for_caller(headers: RawHeaders, id_: str, deployment_id: str) -> list[tuple[bytes, bytes]]:
-    """The answer's headers as the caller gets them; it is told which deployment answered."""
+def for_caller(
+    headers: RawHeaders, id_: str, deployment_id: str, moved: Callable[[str], str]
+) -> list[tuple[bytes, bytes]]:
+    """The answer's headers as the caller gets them; it is told which deployment answered. `moved` says where
+    the caller finds what is at a location of the replica's."""
     kept = _KEPT_FROM_CALLER
     lowered = [(name.lower(), value) for name, value in headers]
+    placed = False
     for name, value in lowered:
         if name == b"connection":
             kept = kept | _named(value)
+        elif name in _PLACES:
+            placed = True
     passed = [header for header in lowered if header[0] not in kept]
+    if placed:
+        passed = [
+            (name, moved(value.decode("latin-1")).encode("latin-1")) if name in _PLACES else (name, value)
+            for name, value in passed
+        ]
     passed.append((b"x-request-id", id_.encode("ascii")))
     passed.append((b"x-moorage-deployment", deployment_id.encode("ascii")))
     return passed

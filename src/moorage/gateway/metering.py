@@ -7,7 +7,7 @@ relative error and histograms of several processes or periods add up exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -92,8 +92,10 @@ class Usage:
         )
 
 
-class _Tally:
-    __slots__ = ("bytes_in", "bytes_out", "counts", "longest", "statuses", "total")
+class Tally:
+    """The counts of one deployment, while they are being made. Counts only grow, `in_flight` aside."""
+
+    __slots__ = ("bytes_in", "bytes_out", "counts", "in_flight", "longest", "statuses", "total")
 
     def __init__(self) -> None:
         self.statuses: dict[int, int] = {}
@@ -102,6 +104,19 @@ class _Tally:
         self.counts = [0] * BUCKETS
         self.total = 0.0
         self.longest = 0.0
+        self.in_flight = 0  # requests that have begun and not ended
+
+    def end(self, status: int, seconds: float, bytes_in: int = 0, bytes_out: int = 0) -> None:
+        """Of one request that `Meter.begin` counted, `seconds` from its arrival to the last byte of its
+        answer."""
+        self.in_flight -= 1
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+        self.bytes_in += bytes_in
+        self.bytes_out += bytes_out
+        self.counts[bucket_of(seconds)] += 1
+        self.total += seconds
+        if seconds > self.longest:
+            self.longest = seconds
 
     def usage(self) -> Usage:
         latency = Histogram(tuple(self.counts), self.total, self.longest)
@@ -112,36 +127,24 @@ class Meter:
     """Counts by deployment. Not for several threads: the gateway's event loop is the only writer."""
 
     def __init__(self) -> None:
-        self._tallies: dict[str, _Tally] = {}
+        self._tallies: dict[str, Tally] = {}
 
-    def record(
-        self, deployment_id: str, status: int, seconds: float, bytes_in: int = 0, bytes_out: int = 0
-    ) -> None:
-        """One request, `seconds` from its arrival to the last byte of its answer."""
+    def begin(self, deployment_id: str) -> Tally:
+        """A request has come; to be ended once. A tally that was forgotten meanwhile takes it with it."""
         tally = self._tallies.get(deployment_id)
         if tally is None:
-            tally = self._tallies[deployment_id] = _Tally()
-        tally.statuses[status] = tally.statuses.get(status, 0) + 1
-        tally.bytes_in += bytes_in
-        tally.bytes_out += bytes_out
-        tally.counts[bucket_of(seconds)] += 1
-        tally.total += seconds
-        tally.longest = max(tally.longest, seconds)
+            tally = self._tallies[deployment_id] = Tally()
+        tally.in_flight += 1
+        return tally
 
     def usage(self, deployment_id: str) -> Usage:
         tally = self._tallies.get(deployment_id)
         return tally.usage() if tally is not None else Usage()
 
-    def snapshot(self) -> dict[str, Usage]:
-        """Everything since the start or the last `drain`, by deployment id."""
-        return {deployment_id: tally.usage() for deployment_id, tally in self._tallies.items()}
+    def tallies(self) -> Mapping[str, Tally]:
+        """By deployment id, as they are and go on being."""
+        return self._tallies
 
-    def drain(self) -> dict[str, Usage]:
-        """The snapshot, and counting begins anew: what a flush to the store adds to what is there."""
-        taken = self.snapshot()
-        self._tallies.clear()
-        return taken
-
-    def forget(self, deployment_id: str) -> None:
-        """Drops the counts of a deployment that is deleted."""
-        self._tallies.pop(deployment_id, None)
+    def keep(self, deployment_ids: Container[str]) -> None:
+        """Drops the counts of all other deployments: those that are gone."""
+        self._tallies = {id_: tally for id_, tally in self._tallies.items() if id_ in deployment_ids}

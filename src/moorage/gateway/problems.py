@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import orjson
 
 from moorage.domain.deployment import Phase
-from moorage.errors import Problem, Unavailable
+from moorage.errors import Clash, Problem, Unavailable
 from moorage.gateway.asgi import Send
 from moorage.gateway.routes import Route
 
@@ -18,6 +19,14 @@ class GatewayTimeout(Problem):
 
 class RequestTimeout(Problem):
     status, code, title = 408, "request_timeout", "The request did not arrive in time"
+
+
+class MethodNotAllowed(Problem):
+    status, code, title = 405, "method_not_allowed", "Method not allowed"
+
+    def __init__(self, method: str, allowed: Iterable[str]) -> None:
+        super().__init__(f"The method {method[:32]!r} is not forwarded.")
+        self.allowed = ", ".join(sorted(allowed))
 
 
 # phases that end by themselves: for these it makes sense to come back, and after how many seconds
@@ -35,8 +44,8 @@ _RETRY_AFTER = {
 class NotServing(Unavailable):
     """The deployment is known and has no replica that answers; its phase says whether waiting helps."""
 
-    def __init__(self, route: Route, detail: str, *, code: str) -> None:
-        retry_after = _RETRY_AFTER.get(route.phase)
+    def __init__(self, route: Route, detail: str, *, code: str, retry_after: float | None = None) -> None:
+        retry_after = _RETRY_AFTER.get(route.phase) if retry_after is None else retry_after
         advice = (
             "Try again after the time in Retry-After."
             if retry_after is not None
@@ -51,6 +60,11 @@ class NotServing(Unavailable):
         return cls(route, detail, code="deployment_not_serving")
 
     @classmethod
+    def still_asleep(cls, route: Route, waited: float, seconds_left: float) -> NotServing:
+        detail = f"The deployment {route.name!r} slept, and was not awake within {waited:g} seconds."
+        return cls(route, detail, code="deployment_waking", retry_after=seconds_left)
+
+    @classmethod
     def unreachable(cls, route: Route) -> NotServing:
         count = len(route.targets)
         detail = (
@@ -58,6 +72,17 @@ class NotServing(Unavailable):
             f"it is {route.phase}."
         )
         return cls(route, detail, code="replicas_unreachable")
+
+
+class JobsOnly(Clash):
+    """The deployment's replicas take jobs, and have no other paths."""
+
+    def __init__(self, route: Route) -> None:
+        super().__init__(
+            f"The replicas of the deployment {route.name!r} take jobs; they have no paths of their own.",
+            code="replicas_take_jobs",
+            advice=f"Send requests to POST /v1/models/{route.deployment_id}/infer.",
+        )
 
 
 def document(problem: Problem, request_id: str) -> dict[str, object]:
@@ -84,6 +109,8 @@ async def send_problem(send: Send, problem: Problem, request_id: str) -> int:
         headers.append((b"retry-after", b"%d" % math.ceil(problem.retry_after)))
     if problem.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(problem, MethodNotAllowed):
+        headers.append((b"allow", problem.allowed.encode("ascii")))
     if isinstance(problem, RequestTimeout):
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})

@@ -9,7 +9,7 @@ caller who wants a certain one uses its id.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from moorage.domain.deployment import Deployment, Phase
@@ -22,8 +22,9 @@ from moorage.gateway.persistent_map import PersistentMap
 class Route:
     """One deployment as the gateway sees it.
 
-    `targets` are base URLs of replicas, to which `/infer` is added; with none the gateway answers 503 and
-    names `phase`. Deployment ids are ordered by time (`domain.naming.new_id`): a later id is a newer one.
+    `targets` are base URLs of replicas, to which `/infer` or another path is added; with none the gateway
+    answers 503 and names `phase`, or has it woken. Deployment ids are ordered by time
+    (`domain.naming.new_id`): a later id is a newer one.
     """
 
     deployment_id: str
@@ -117,8 +118,8 @@ class RouteTable:
             return self
         return self._made(self._by_id.without(deployment_id), _released(self._by_key, old))
 
-    def __contains__(self, deployment_id: str) -> bool:
-        return deployment_id in self._by_id
+    def __contains__(self, deployment_id: object) -> bool:
+        return isinstance(deployment_id, str) and deployment_id in self._by_id
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -162,14 +163,54 @@ def _released(
     return by_key
 
 
+Changed = Callable[[Route | None], None]  # gets the deployment's new route, None when it has none any more
+
+
 class RoutePublisher:
     """Holds the current table. The control plane publishes, the gateway reads; one assignment swaps it, so a
-    request sees one whole table or the other."""
+    request sees one whole table or the other. Whoever watches a deployment is told after the swap: a change
+    of one route costs a lookup for that, however many routes and watchers there are."""
 
-    __slots__ = ("current",)
+    __slots__ = ("_watchers", "current")
 
     def __init__(self, table: RouteTable | None = None) -> None:
         self.current = table if table is not None else RouteTable()
+        self._watchers: dict[str, list[Changed]] = {}
 
     def publish(self, table: RouteTable) -> None:
-        self.current = table
+        """Another table altogether."""
+        old, self.current = self.current, table
+        for deployment_id in tuple(self._watchers):
+            route = table.route(deployment_id)
+            if route != old.route(deployment_id):
+                self._tell(deployment_id, route)
+
+    def put(self, route: Route) -> None:
+        """One deployment's route is this one now."""
+        table = self.current.with_route(route)
+        if table is not self.current:
+            self.current = table
+            self._tell(route.deployment_id, route)
+
+    def drop(self, deployment_id: str) -> None:
+        table = self.current.without(deployment_id)
+        if table is not self.current:
+            self.current = table
+            self._tell(deployment_id, None)
+
+    def watch(self, deployment_id: str, changed: Changed) -> Callable[[], None]:
+        """Calls `changed` after every change of that deployment's route, until what is returned is called."""
+        self._watchers.setdefault(deployment_id, []).append(changed)
+
+        def unwatch() -> None:
+            watchers = self._watchers.get(deployment_id, [])
+            if changed in watchers:
+                watchers.remove(changed)
+            if not watchers:
+                self._watchers.pop(deployment_id, None)
+
+        return unwatch
+
+    def _tell(self, deployment_id: str, route: Route | None) -> None:
+        for changed in tuple(self._watchers.get(deployment_id, ())):
+            changed(route)

@@ -11,7 +11,7 @@ from moorage.errors import TooLarge
 from moorage.gateway.asgi import Receive
 from moorage.gateway.interruption import CallerLeft
 
-_WHOLE_AT_MOST = 512 * 1024  # bytes in one chunk that are sent as one piece
+WHOLE_AT_MOST = 512 * 1024  # bytes in one chunk that are sent as one piece
 
 
 def too_large(limit: int) -> TooLarge:
@@ -34,10 +34,27 @@ class Upload:
         """Raises CallerLeft or TooLarge."""
         self._first = await self._next()
 
+    async def hold(self, size: int) -> None:
+        """Reads on until the body is over, or at least `size` bytes of it are held. Raises as `start`."""
+        parts, held = [self._first], len(self._first)
+        while self._more and held < size:
+            parts.append(await self._next())
+            held += len(parts[-1])
+        self._first = b"".join(parts)
+
+    @property
+    def held(self) -> int:
+        return len(self._first)
+
+    @property
+    def over(self) -> bool:
+        """Whether the caller has sent all of it."""
+        return not self._more
+
     @property
     def whole(self) -> bytes | None:
         """The body, when it came in one piece of moderate size."""
-        return self._first if not self._more and len(self._first) <= _WHOLE_AT_MOST else None
+        return self._first if not self._more and len(self._first) <= WHOLE_AT_MOST else None
 
     async def chunks(
         self, done: Callable[[], None], failed: Callable[[Exception], None]

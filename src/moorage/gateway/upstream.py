@@ -14,6 +14,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from moorage.errors import BadGateway
+from moorage.gateway.paths import INFER
 from moorage.gateway.routes import Route
 from moorage.upstream_auth import NO_AUTH, UpstreamAuth
 
@@ -27,20 +28,26 @@ NothingSent = (ClientConnectorError, ConnectionTimeoutError)
 class Lane:
     """A route's replicas in turn. `route` is compared by identity: a new one means a new lane."""
 
-    __slots__ = ("_turn", "_urls", "route")
+    __slots__ = ("_bases", "_infer", "_turn", "route")
 
     def __init__(self, route: Route, turn: int = 0) -> None:
         self.route = route
-        self._urls = tuple(URL(target.rstrip("/") + "/infer", encoded=True) for target in route.targets)
+        self._bases = tuple(target.rstrip("/") for target in route.targets)
+        self._infer = tuple(URL(base + INFER, encoded=True) for base in self._bases)  # made once: most ask it
         self._turn = turn
 
-    def replicas(self) -> Iterator[URL]:
-        """Each replica once, beginning with the one whose turn it is."""
-        urls = self._urls
+    def replicas(self, below: str | None) -> Iterator[tuple[str, URL]]:
+        """Each replica once, beginning with the one whose turn it is: its base URL, and the URL of the path
+        `below` it, which is encoded and begins with a slash; None is `/infer`."""
+        bases = self._bases
         turn = self._turn
         self._turn = turn + 1
-        for offset in range(len(urls)):
-            yield urls[(turn + offset) % len(urls)]
+        for offset in range(len(bases)):
+            at = (turn + offset) % len(bases)
+            if below is None:
+                yield bases[at], self._infer[at]
+            else:
+                yield bases[at], URL(bases[at] + below, encoded=below.isascii())
 
     def next_target(self) -> str:
         """The base URL of the replica whose turn it is. Only of a route that has targets."""

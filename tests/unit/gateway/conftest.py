@@ -17,7 +17,8 @@ from aiohttp import ClientSession, web
 from moorage.domain.identity import Principal, Role
 from moorage.errors import Unauthenticated
 from moorage.gateway.asgi import RawHeaders, Receive, Scope, Send
-from moorage.gateway.proxy import Gateway, Limits
+from moorage.gateway.limits import Limits
+from moorage.gateway.proxy import Gateway
 from moorage.gateway.routes import Route, RoutePublisher, RouteTable
 
 PRINCIPALS = {

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from moorage.domain.deployment import Phase
-from moorage.gateway.proxy import Limits
+from moorage.gateway.limits import Limits
 
 
 async def read_whole(request: web.Request) -> web.Response:

@@ -14,7 +14,9 @@ from aiohttp import web
 from yarl import URL
 
 from moorage.domain.identity import Principal, Role
-from moorage.gateway.proxy import Gateway, Limits, model_of
+from moorage.gateway.limits import Limits
+from moorage.gateway.paths import model_of
+from moorage.gateway.proxy import Gateway
 from moorage.gateway.routes import Route, RoutePublisher, RouteTable
 
 
@@ -128,7 +130,7 @@ async def test_without_a_token_or_permission_nothing_passes(house: Any, worker: 
     async with house.infer(token="viewer", data=b"x") as response:
         assert response.status == 403
         assert (await problem(response))["code"] == "forbidden"
-    assert house.gateway.meter.snapshot() == {}
+    assert house.gateway.meter.tallies() == {}
 
 
 async def test_an_authenticator_may_take_its_time(house: Any, worker: Any) -> None:

@@ -16,6 +16,9 @@ def test_credentials_hosts_and_hop_by_hop_headers_stay_here() -> None:
         (b"connection", b"close, X-Private"),
         (b"x-private", b"1"),
         (b"te", b"trailers"),
+        (b"impersonate-user", b"system:admin"),
+        (b"impersonate-extra-scopes", b"all"),
+        (b"x-remote-user", b"system:admin"),
         (b"content-type", b"application/json"),
         (b"accept", b"text/event-stream"),
         (b"x-twice", b"a"),
@@ -42,9 +45,14 @@ def test_an_answer_sets_no_cookies_and_names_its_deployment() -> None:
         (b"Transfer-Encoding", b"chunked"),
         (b"X-Request-Id", b"theirs"),
         (b"Date", b"today"),
+        (b"Audit-Id", b"of the API server"),
+        (b"X-Kubernetes-Pf-Flowschema-Uid", b"1"),
+        (b"Service-Worker-Allowed", b"/"),
+        (b"Location", b"/elsewhere"),
     ]
-    assert headers.for_caller(answered, "id-1", "dep_1") == [
+    assert headers.for_caller(answered, "id-1", "dep_1", str.upper) == [
         (b"content-type", b"text/plain"),
+        (b"location", b"/ELSEWHERE"),
         (b"x-request-id", b"id-1"),
         (b"x-moorage-deployment", b"dep_1"),
     ]

@@ -51,7 +51,7 @@ async def serve(house: Any) -> AsyncIterator[Callable[..., Awaitable[JobApi]]]:
         await runner.setup()
         runners.append(runner)
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        house.gateway.auth = auth
+        house.gateway.out.auth = auth
         port = runner.addresses[0][1]
         house.publish(f"http://127.0.0.1:{port}/ep", access=JOBS, credential_id="crd_1")
         return api

@@ -24,7 +24,7 @@ SECONDS = st.floats(SHORTEST, LONGEST)
 def metered(latencies: list[float]) -> Usage:
     meter = Meter()
     for seconds in latencies:
-        meter.record("dep_1", 200, seconds)
+        meter.begin("dep_1").end(200, seconds)
     return meter.usage("dep_1")
 
 
@@ -68,17 +68,33 @@ def test_nothing_recorded_has_no_quantile() -> None:
     assert Histogram().quantile(0.5) is None
 
 
-def test_usage_counts_and_draining_begins_anew() -> None:
+def test_usage_counts_and_adds_up() -> None:
     meter = Meter()
-    meter.record("dep_1", 200, 0.1, bytes_in=10, bytes_out=20)
-    meter.record("dep_1", 502, 0.2, bytes_in=1)
-    meter.record("dep_2", 499, 0.3)
-    usage = meter.drain()
-    one, two = usage["dep_1"], usage["dep_2"]
+    meter.begin("dep_1").end(200, 0.1, bytes_in=10, bytes_out=20)
+    meter.begin("dep_1").end(502, 0.2, bytes_in=1)
+    meter.begin("dep_2").end(499, 0.3)
+    one, two = meter.usage("dep_1"), meter.usage("dep_2")
     assert (one.requests, one.errors, one.bytes_in, one.bytes_out) == (2, 1, 11, 20)
     assert (two.requests, two.errors) == (1, 0)
-    assert meter.snapshot() == {}
-    meter.record("dep_1", 200, 0.1)
-    assert (one + meter.usage("dep_1")).statuses == {200: 2, 502: 1}
-    meter.forget("dep_1")
+    assert (one + two).statuses == {200: 1, 502: 1, 499: 1}
+    assert one.requests == 2  # what was given away does not change
+
+
+def test_a_request_is_in_flight_from_its_beginning_to_its_end() -> None:
+    meter = Meter()
+    first, second = meter.begin("dep_1"), meter.begin("dep_1")
+    assert meter.tallies()["dep_1"].in_flight == 2
+    first.end(200, 0.1)
+    assert meter.tallies()["dep_1"].in_flight == 1
+    second.end(200, 0.1)
+    assert meter.tallies()["dep_1"].in_flight == 0
+
+
+def test_a_deployment_that_is_gone_is_forgotten_with_what_is_under_way() -> None:
+    meter = Meter()
+    late = meter.begin("dep_1")
+    meter.begin("dep_2").end(200, 0.1)
+    meter.keep({"dep_2"})
+    late.end(200, 0.1)
+    assert set(meter.tallies()) == {"dep_2"}
     assert meter.usage("dep_1") == Usage()

@@ -98,7 +98,7 @@ def connect(house: Any, cluster: Cluster, access: Access, **changes: Any) -> Ups
     async def auth(route: Route) -> Any:
         return await authenticator.auth(route.access, route.credential_id)
 
-    house.gateway.auth = auth
+    house.gateway.out.auth = auth
     house.publish(changes.pop("url", cluster.url), access=access, credential_id="crd_1", **changes)
     return authenticator
 
@@ -147,7 +147,7 @@ async def test_another_authority_is_not_believed(house: Any, cluster: Cluster, p
 
 
 async def test_the_name_on_the_certificate_counts(house: Any, cluster: Cluster) -> None:
-    house.gateway.connections = Connections(2.0, cluster.permit)
+    house.gateway.out.connections = Connections(2.0, cluster.permit)
     for host, status in (("cluster.test", 200), ("other.test", 503)):
         connect(house, cluster, BEARER, url=f"https://{host}:{cluster.port}{BASE}")
         async with house.infer(data=b"x") as response:
@@ -159,7 +159,7 @@ async def test_the_name_on_the_certificate_counts(house: Any, cluster: Cluster) 
 async def test_the_guard_stands_before_hosts_that_users_named(
     house: Any, cluster: Cluster, problem: Any, host: str
 ) -> None:
-    house.gateway.connections = Connections(2.0, forbid)
+    house.gateway.out.connections = Connections(2.0, forbid)
     connect(house, cluster, BEARER, url=f"https://{host}:{cluster.port}{BASE}")
     async with house.infer(data=b"x") as response:
         assert response.status == 503
@@ -171,7 +171,7 @@ async def test_the_guard_leaves_our_own_replicas_alone(house: Any, worker: Any) 
     async def answer(_: web.Request) -> web.Response:
         return web.Response()
 
-    house.gateway.connections = Connections(2.0, forbid)
+    house.gateway.out.connections = Connections(2.0, forbid)
     house.publish(await worker(answer))
     async with house.infer(data=b"x") as response:
         assert response.status == 200
