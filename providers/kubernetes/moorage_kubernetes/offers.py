@@ -253,7 +253,7 @@ def _notes(need: Requirements, kind: Kind, replica: Amounts, room: Room, asked: 
         yield _free(open_nodes, kind.nodes, gpus=replica.gpus > 0)
     if asked > replica.gpus:
         yield f"{_gpus(asked)} asked for each replica, its nodes have none"
-    elif not kind.node.times(replica):
+    elif not any(most.times(replica) for most in (kind.node, *(n.allocatable for n in kind.nodes))):
         yield f"no node can hold a replica of {_told(replica)}: the largest has {_told(kind.node)}"
     elif room.now < need.replicas:
         yield f"room for {room.now} of {need.replicas} replicas of {_told(replica)} now"

@@ -95,6 +95,13 @@ def test_a_replica_larger_than_any_node_is_listed_with_the_numbers() -> None:
     )
 
 
+def test_a_replica_fits_the_node_that_has_more_of_what_it_needs() -> None:
+    nodes = [node("a", cpu="2", memory="64Gi"), node("b", cpu="16", memory="8Gi")]
+    offer = one(need(resources=Resources(cpu_request=12, memory_request=GIB)), *nodes)
+    assert offer.availability is Availability.HIGH
+    assert "no node can hold" not in (offer.note or "")
+
+
 def test_gpus_asked_of_nodes_without_are_listed_with_the_reason() -> None:
     offer = one(need(resources=Resources(gpus=2)), node(), of=group(max_nodes=9))
     assert (offer.availability, offer.gpu, offer.count) == (Availability.NONE, None, 0)
