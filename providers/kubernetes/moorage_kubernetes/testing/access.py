@@ -53,7 +53,8 @@ class Access:
         why = f'User "{user}" cannot {verb} resource "{plural}" in API group "{resource.group}" {where}'
         error = forbidden(resource.plural, resource.group, name, why)
         if not name:
-            error = ApiError(403, "Forbidden", error.message.replace(' ""', ""), details=error.details)
+            message = f"{resource.qualified} is forbidden: {why}"
+            error = ApiError(403, "Forbidden", message, details={"kind": resource.plural})
         raise error
 
     def review(self, body: Json) -> Json:

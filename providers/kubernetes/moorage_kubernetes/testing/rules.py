@@ -10,6 +10,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from moorage_kubernetes.testing import resources as known
+from moorage_kubernetes.testing.nodes import ANY_MODE
 from moorage_kubernetes.testing.quantities import quantity
 from moorage_kubernetes.testing.resources import Resource
 from moorage_kubernetes.testing.selectors import matches
@@ -41,6 +42,13 @@ def _invalid(field: str, value: object, why: str) -> Cause:
 
 def _required(field: str, why: str = "") -> Cause:
     return Cause("FieldValueRequired", f"Required value{': ' + why if why else ''}", field)
+
+
+def _one_of(field: str, value: object, *allowed: str) -> Causes:
+    if value is not None and value not in allowed:
+        listed = ", ".join(f'"{one}"' for one in allowed)
+        message = f'Unsupported value: "{value}": supported values: {listed}'
+        yield Cause("FieldValueNotSupported", message, field)
 
 
 def broken(resource: Resource, value: Json, before: Json | None) -> list[Cause]:
@@ -99,6 +107,7 @@ def _deployment(value: Json) -> Causes:
     spec = value["spec"]
     yield from _selected(spec)
     strategy = spec["strategy"]
+    yield from _one_of("spec.strategy.type", strategy["type"], "Recreate", "RollingUpdate")
     rolling = strategy.get("rollingUpdate")
     if strategy["type"] == "Recreate" and rolling is not None:
         why = "may not be specified when strategy `type` is 'Recreate'"
@@ -125,10 +134,8 @@ def _selected(spec: Json) -> Causes:
     elif not matches(spec["selector"], labels):
         why = "`selector` does not match template `labels`"
         yield _invalid("spec.template.metadata.labels", labels, why)
-    if spec["template"]["spec"].get("restartPolicy") != "Always":
-        policy = spec["template"]["spec"].get("restartPolicy")
-        why = f'Unsupported value: "{policy}": supported values: "Always"'
-        yield Cause("FieldValueNotSupported", why, "spec.template.spec.restartPolicy")
+    policy = spec["template"]["spec"].get("restartPolicy")
+    yield from _one_of("spec.template.spec.restartPolicy", policy, "Always")
     yield from _pod_spec(spec["template"]["spec"], "spec.template.spec")
 
 
@@ -152,6 +159,10 @@ def _pod_spec(spec: Json, at: str) -> Causes:
         if toleration.get("operator") == "Exists" and toleration.get("value"):
             why = "value must be empty when `operator` is 'Exists'"
             yield _invalid(f"{at}.tolerations[{index}].operator", toleration["value"], why)
+        where = f"{at}.tolerations[{index}]"
+        yield from _one_of(f"{where}.operator", toleration.get("operator"), "Equal", "Exists", "Lt", "Gt")
+        effects = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+        yield from _one_of(f"{where}.effect", toleration.get("effect") or None, *effects)
 
 
 def _container(one: Json, at: str, volumes: set[str]) -> Causes:
@@ -159,6 +170,8 @@ def _container(one: Json, at: str, volumes: set[str]) -> Causes:
         yield _required(f"{at}.image")
     if len(one["name"]) > 63 or not _LABEL.match(one["name"]):
         yield _invalid(f"{at}.name", one["name"], _LABEL_RULE)
+    policy = one.get("imagePullPolicy")
+    yield from _one_of(f"{at}.imagePullPolicy", policy, "Always", "IfNotPresent", "Never")
     for index, mount in enumerate(one.get("volumeMounts", ())):
         if mount["name"] not in volumes:
             message = f'Not found: "{mount["name"]}"'
@@ -210,6 +223,9 @@ def _port(field: str, number: object) -> Causes:
 def _service(value: Json) -> Causes:
     spec = value["spec"]
     ports = spec.get("ports") or []
+    kinds = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+    yield from _one_of("spec.type", spec.get("type"), *kinds)
+    yield from _one_of("spec.sessionAffinity", spec.get("sessionAffinity"), "ClientIP", "None")
     if not ports and spec.get("type") != "ExternalName" and spec.get("clusterIP") != "None":
         yield _required("spec.ports")
     names = [port.get("name") for port in ports]
@@ -240,6 +256,8 @@ def _claim(value: Json) -> Causes:
     spec = value["spec"]
     if not spec.get("accessModes"):
         yield _required("spec.accessModes", "at least 1 access mode is required")
+    for mode in spec.get("accessModes") or ():
+        yield from _one_of("spec.accessModes", mode, *ANY_MODE)
     if "storage" not in (spec.get("resources") or {}).get("requests", {}):
         yield _required("spec.resources[storage]")
     else:

@@ -27,6 +27,7 @@ class Watches:
     def __init__(self, store: Store, bookmark_seconds: float) -> None:
         self.bookmark_seconds = bookmark_seconds
         self.running = 0
+        self.began = asyncio.Event()  # set whenever a watch begins; a test clears it
         self._store = store
         self._cut = asyncio.Event()
         self._ending: ApiError | None = None
@@ -54,6 +55,7 @@ class Watches:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         self.running += 1
+        self.began.set()
         try:
             watching = Watching(self._store, resource, namespace, query, asked)
             if await self._stream(response, watching, seconds) and request.transport is not None:
