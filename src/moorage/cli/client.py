@@ -14,12 +14,20 @@ import httpx
 
 from moorage import __version__
 from moorage.cli import sse
-from moorage.cli.failures import ApiProblem, CliError, ExitCode, NoSuchDeployment, Unreachable
+from moorage.cli.failures import (
+    ApiProblem,
+    CliError,
+    ExitCode,
+    NoSuchDeployment,
+    NotThere,
+    Unreachable,
+)
 
 Document = dict[str, Any]
 
 ANSWER_SECONDS = 60.0
 INFER_SECONDS = 600.0
+CHECK_SECONDS = 120.0  # a cluster that does not answer is waited for
 STREAM_SILENCE_SECONDS = 60.0  # the service sends a sign of life four times as often
 RECONNECT_FOR_SECONDS = 60.0  # a service that is restarted comes back within this
 RECONNECT_EVERY_SECONDS = 0.5
@@ -178,6 +186,39 @@ class MoorageClient:
 
     def remove_credential(self, credential_id: str) -> None:
         self._send("DELETE", f"/v1/credentials/{_segment(credential_id)}")
+
+    # -- clusters --------------------------------------------------------------------------------------------
+
+    def clusters(self) -> list[Document]:
+        items: list[Document] = self._json("GET", "/clusters/")["items"]
+        return items
+
+    def cluster(self, reference: str) -> Document:
+        """A cluster by its id or its name."""
+        found = [c for c in self.clusters() if reference in (c["id"], c["name"])]
+        if not found:
+            raise NotThere("cluster", reference, "`moorage clusters ls` shows those that there are.")
+        return found[0]
+
+    def import_cluster(self, body: Document) -> Document:
+        """Safe to lose the answer of, as `create`."""
+        headers = {"idempotency-key": str(uuid.uuid4())}
+        try:
+            return self._json("POST", "/clusters/", json=body, headers=headers, timeout=CHECK_SECONDS)
+        except _AnswerLost:
+            return self._json("POST", "/clusters/", json=body, headers=headers, timeout=CHECK_SECONDS)
+
+    def check_cluster(self, cluster_id: str) -> Document:
+        return self._json("POST", f"/clusters/{_segment(cluster_id)}/check/", timeout=CHECK_SECONDS)
+
+    def remove_cluster(self, cluster_id: str) -> None:
+        self._send("DELETE", f"/clusters/{_segment(cluster_id)}/")
+
+    def declare_node_group(self, cluster_id: str, body: Document) -> Document:
+        return self._json("POST", f"/clusters/{_segment(cluster_id)}/nodegroups/", json=body)
+
+    def remove_node_group(self, cluster_id: str, group_id: str) -> None:
+        self._send("DELETE", f"/clusters/{_segment(cluster_id)}/nodegroups/{_segment(group_id)}/")
 
     # -- models, identity ------------------------------------------------------------------------------------
 

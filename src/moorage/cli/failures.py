@@ -56,17 +56,24 @@ class Usage(CliError):
         super().__init__(document, ExitCode.USAGE)
 
 
-class NoSuchDeployment(CliError):
-    def __init__(self, reference: str, advice: str) -> None:
+class NotThere(CliError):
+    """`kind` in one word, as people and codes say it."""
+
+    def __init__(self, kind: str, reference: str, advice: str) -> None:
         super().__init__(
             {
                 "title": "Not found",
-                "detail": f"There is no deployment {reference!r}.",
-                "code": "deployment_not_found",
+                "detail": f"There is no {kind} {reference!r}.",
+                "code": f"{kind.replace(' ', '_')}_not_found",
                 "advice": advice,
             },
             ExitCode.NOT_FOUND,
         )
+
+
+class NoSuchDeployment(NotThere):
+    def __init__(self, reference: str, advice: str) -> None:
+        super().__init__("deployment", reference, advice)
 
 
 def exit_code_of(status: int) -> ExitCode:
