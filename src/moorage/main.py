@@ -56,6 +56,7 @@ from moorage.gateway.job_replicas import JobReplicas
 from moorage.gateway.limits import Limits
 from moorage.gateway.proxy import Gateway
 from moorage.gateway.routes import Route, RoutePublisher
+from moorage.gateway.waking import Waker
 from moorage.planning import Planner
 from moorage.ports import Callback, Clock, Outgoing, Provider, ProviderConfig, Resolve, Store
 from moorage.services.authentication import Authenticator
@@ -120,14 +121,16 @@ class Service:
             self.outbox.wake()
 
     def publish(self, deployment: Deployment) -> None:
-        table = self.routes.current
-        old, over = table.route(deployment.id), deployment.phase in (Phase.FAILED, Phase.DELETED)
+        old, over = (
+            self.routes.current.route(deployment.id),
+            deployment.phase in (Phase.FAILED, Phase.DELETED),
+        )
         if over or (old.targets if old else ()) != deployment.status.targets:
             self.jobs.opened(deployment.id)
         if deployment.phase is Phase.DELETED:
-            self.routes.publish(table.without(deployment.id))
+            self.routes.drop(deployment.id)
         else:
-            self.routes.publish(table.with_route(Route.of(deployment)))
+            self.routes.put(Route.of(deployment))
 
     async def load_routes(self) -> None:
         """From the store: at the start, and after another process wrote."""
@@ -271,7 +274,9 @@ async def running(
         async def open_auth(route: Route) -> UpstreamAuth:
             return await upstream_auth.auth(route.access, route.credential_id)
 
-        replicas = JobReplicas(routes, open_auth, guard.resolve)
+        waker = Waker(routes, lambda deployment_id: services.changes.wake(deployment_id))
+        stack.push_async_callback(waker.aclose)
+        replicas = JobReplicas(routes, open_auth, guard.resolve, waker)
         stack.push_async_callback(replicas.aclose)
         job_attempt = JobAttempt(
             store,
@@ -363,9 +368,13 @@ async def running(
             routes,
             gateway_authenticator(authenticator),
             create_app(services, max_body_bytes=settings.max_body_bytes),
-            limits=Limits(body_bytes=settings.max_infer_bytes, answer=settings.infer_timeout_seconds),
+            limits=Limits(
+                settings.max_infer_bytes, wake=settings.wake_seconds, answer=settings.infer_timeout_seconds
+            ),
             auth=open_auth,
             resolve=guard.resolve,
+            waker=waker,
+            metrics=settings.metrics,
         )
         stack.push_async_callback(gateway.aclose)
         service = Service(

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(1 << 20, gt=0)
     max_infer_bytes: int = Field(32 << 20, gt=0)
     infer_timeout_seconds: float = Field(300.0, gt=0)
+    wake_seconds: float = Field(60.0, gt=0)
+    metrics: bool = True
     token_hours: float = Field(1.0, gt=0)
     lease_seconds: float = Field(10.0, gt=0)
     ready_timeout_seconds: float = Field(900.0, gt=0)

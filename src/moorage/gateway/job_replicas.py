@@ -30,6 +30,7 @@ from moorage.errors import BadGateway, Problem, Unavailable
 from moorage.gateway.job_face import JobCall
 from moorage.gateway.routes import Route, RoutePublisher
 from moorage.gateway.upstream import NothingSent, OpenAuth
+from moorage.gateway.waking import Waker, asleep
 from moorage.ports import Resolve
 from moorage.upstream_auth import UpstreamAuth
 
@@ -40,10 +41,18 @@ LONGEST_PROBLEM = 64 * 1024  # bytes of one that is
 
 class JobReplicas:
     """An `engine.job_attempt.Replicas`. `auth` opens what goes with requests to a route; `resolve` is the
-    guard for hosts that users named."""
+    guard for hosts that users named. A job for a deployment that sleeps has `waker` wake it: it does not wait
+    here, because jobs wait in the store."""
 
-    def __init__(self, routes: RoutePublisher, auth: OpenAuth, resolve: Resolve | None = None) -> None:
+    def __init__(
+        self,
+        routes: RoutePublisher,
+        auth: OpenAuth,
+        resolve: Resolve | None = None,
+        waker: Waker | None = None,
+    ) -> None:
         self._routes = routes
+        self._waker = waker
         self._auth = auth
         self._connections = Connections(CONNECT_SECONDS, resolve)
         self._turns: Counter[str] = Counter()
@@ -55,6 +64,8 @@ class JobReplicas:
     async def run(self, job: Job, text: str) -> Ending:
         route = self._routes.current.route(job.deployment_id)
         if route is None or not route.targets:
+            if route is not None and self._waker is not None and asleep(route):
+                self._waker.rouse(route.deployment_id)
             return NotServing()
         try:
             auth = await self._auth(route)
