@@ -21,6 +21,7 @@ import uvloop
 
 from moorage.adapters import logging as service_logging
 from moorage.adapters.hub import HuggingFaceHub
+from moorage.adapters.image_registry import HttpImageRegistry
 from moorage.adapters.job_api import HttpJobApi
 from moorage.adapters.object_storage import Bucket, BucketKeys, SharedCache
 from moorage.adapters.outgoing import GuardedOutgoing
@@ -69,6 +70,8 @@ from moorage.services.idempotency import Idempotency
 from moorage.services.identity import Identity
 from moorage.services.jobs import Jobs, JobSurroundings
 from moorage.services.keys import ApiKeys
+from moorage.services.models import Models, ModelSurroundings
+from moorage.services.new_deployments import NewDeployments, PlacingSurroundings
 from moorage.services.node_groups import NodeGroups
 from moorage.services.prices import Prices
 from moorage.services.webhooks import Webhooks
@@ -241,6 +244,9 @@ async def running(
             shared_cache is not None,
         )
         idempotency = Idempotency(store, box, clock)
+        models = Models(
+            ModelSurroundings(store, HttpImageRegistry(outgoing), hub, box, idempotency, clock, new_id)
+        )
         credentials = ProviderCredentials(store, providers, vault, box, clock, new_id)
         attempt = WebhookAttempt(store, outgoing, box, clock, new_id, timeout=ATTEMPT_SECONDS)
         driver = Driver(
@@ -290,21 +296,31 @@ async def running(
         job_api = HttpJobApi(guard.resolve)
         stack.push_async_callback(job_api.aclose)
         services = Services(
+            new_deployments=NewDeployments(
+                PlacingSurroundings(
+                    store,
+                    planner,
+                    box,
+                    outgoing,
+                    clock,
+                    new_id,
+                    public_url,
+                    lambda deployment_id: service.written(deployment_id),
+                    credentials,
+                    _shared_cache_policy(settings),
+                    models,
+                )
+            ),
             deployments=Deployments(
                 Surroundings(
                     store,
-                    planner,
                     providers,
-                    box,
-                    outgoing,
                     clock,
                     new_id,
                     signals,
                     public_url,
                     lambda deployment_id: service.written(deployment_id),
-                    credentials,
                     vault,
-                    _shared_cache_policy(settings),
                 )
             ),
             changes=DeploymentChanges(
@@ -338,6 +354,7 @@ async def running(
                 )
             ),
             node_groups=NodeGroups(store, clock, new_id, idempotency),
+            models=models,
             prices=Prices(store, planner, providers, credentials, vault, clock),
             worker_reports=WorkerReports(
                 store,

@@ -23,6 +23,8 @@ from moorage.api import (
     infer,
     jobs,
     market,
+    model_schemas,
+    models,
     problems,
     schemas,
     webhooks,
@@ -59,6 +61,7 @@ _DOCUMENTED = (
     deployment_requests,
     byoc_schemas,
     cluster_schemas,
+    model_schemas,
     webhooks,
     identity,
     infer,
@@ -78,6 +81,7 @@ def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
         deployments.router,
         byoc.router,
         clusters.router,
+        models.router,
         market.router,
         credentials.router,
         webhooks.router,
@@ -91,7 +95,7 @@ def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
     dialects = {byoc.PREFIX: byoc_errors.answer}
     problems.install(app, dialects)
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes, larger=jobs.body_limit, dialects=dialects)
-    app.add_middleware(TrailingSlash, prefixes=(byoc.PREFIX, clusters.PREFIX))
+    app.add_middleware(TrailingSlash, prefixes=(byoc.PREFIX, clusters.PREFIX), bare=(models.PREFIX,))
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated
-from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Path, Request
@@ -24,7 +23,7 @@ from moorage.api.json import as_answer, as_json
 from moorage.api.problems import responses
 from moorage.domain.cluster import Cluster, NodeGroup
 from moorage.domain.cluster_view import cluster_view, node_group_view
-from moorage.domain.naming import id_of
+from moorage.domain.naming import id_given
 from moorage.services.clusters import Imported
 
 PREFIX = "/clusters"
@@ -64,7 +63,7 @@ async def page(request: Request, caller: Caller) -> Response:
 )
 async def get(request: Request, caller: Caller, cluster_id: ClusterId) -> Response:
     """With the report of its last check and its node groups."""
-    found = await services(request).clusters.get(caller, _id("cls", cluster_id))
+    found = await services(request).clusters.get(caller, id_given("cls", cluster_id))
     return as_json(cluster_view(found.cluster, found.groups))
 
 
@@ -77,7 +76,7 @@ async def get(request: Request, caller: Caller, cluster_id: ClusterId) -> Respon
 )
 async def remove(request: Request, caller: Caller, cluster_id: ClusterId) -> Response:
     """Refused while a deployment uses it. Its access is forgotten. Repeating is safe."""
-    await services(request).clusters.remove(caller, _id("cls", cluster_id))
+    await services(request).clusters.remove(caller, id_given("cls", cluster_id))
     return Response(status_code=204)
 
 
@@ -90,7 +89,7 @@ async def remove(request: Request, caller: Caller, cluster_id: ClusterId) -> Res
 async def check(request: Request, caller: Caller, cluster_id: ClusterId) -> Response:
     """Version, what we may do, storage, tools, accelerators; and its node groups follow the nodes' labels.
     Repeating is safe."""
-    found = await services(request).clusters.check(caller, _id("cls", cluster_id))
+    found = await services(request).clusters.check(caller, id_given("cls", cluster_id))
     return as_json(cluster_view(found.cluster, found.groups))
 
 
@@ -111,7 +110,7 @@ async def declare(
     """The nodes that have all these labels. A group that was discovered by the same labels becomes it."""
     answer = await services(request).node_groups.create(
         caller,
-        _id("cls", cluster_id),
+        id_given("cls", cluster_id),
         body.to_domain(),
         idempotency_key,
         await same_request(request, caller),
@@ -128,7 +127,7 @@ async def declare(
 )
 async def groups(request: Request, caller: Caller, cluster_id: ClusterId) -> Response:
     """Discovered and declared ones, oldest first."""
-    cluster, found = await services(request).node_groups.page(caller, _id("cls", cluster_id))
+    cluster, found = await services(request).node_groups.page(caller, id_given("cls", cluster_id))
     return as_json({"items": [node_group_view(group, cluster) for group in found]})
 
 
@@ -143,16 +142,8 @@ async def remove_group(
     request: Request, caller: Caller, cluster_id: ClusterId, group_id: GroupId
 ) -> Response:
     """Refused for a discovered one, and while a deployment names it. Repeating is safe."""
-    await services(request).node_groups.remove(caller, _id("cls", cluster_id), _id("ngp", group_id))
+    await services(request).node_groups.remove(caller, id_given("cls", cluster_id), id_given("ngp", group_id))
     return Response(status_code=204)
-
-
-def _id(prefix: str, text: str) -> str:
-    """Of a UUID, the id that it stands for; any other text as it is, which may be an id."""
-    try:
-        return id_of(prefix, UUID(text))
-    except ValueError:
-        return text
 
 
 def _body(found: Imported) -> bytes:

@@ -19,6 +19,8 @@ from moorage.services.idempotency import Idempotency, fingerprint
 from moorage.services.identity import Identity
 from moorage.services.jobs import Jobs
 from moorage.services.keys import ApiKeys
+from moorage.services.models import Models
+from moorage.services.new_deployments import NewDeployments
 from moorage.services.node_groups import NodeGroups
 from moorage.services.prices import Prices
 from moorage.services.webhooks import Webhooks
@@ -27,6 +29,7 @@ from moorage.services.worker_reports import WorkerReports
 
 @dataclass(frozen=True, slots=True)
 class Services:
+    new_deployments: NewDeployments
     deployments: Deployments
     changes: DeploymentChanges
     identity: Identity
@@ -37,6 +40,7 @@ class Services:
     credentials: ProviderCredentials
     clusters: ImportedClusters
     node_groups: NodeGroups
+    models: Models
     prices: Prices
     worker_reports: WorkerReports
     jobs: Jobs

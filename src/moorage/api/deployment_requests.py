@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from moorage.api.schemas import Url
 from moorage.api.workload_schemas import WorkloadRequest
+from moorage.domain.naming import id_given
 from moorage.domain.request import NewDeployment
 from moorage.services.changes import Change
 
@@ -81,7 +82,14 @@ class DeploymentRequest(BaseModel):
 
     def to_domain(self) -> NewDeployment:
         workload = None if self.workload is None else self.workload.to_domain()
-        return NewDeployment(**self.model_dump(exclude={"workload"}), workload=workload)
+        given = self.model_dump(exclude={"workload", "cluster", "node_groups", "model_id"})
+        return NewDeployment(
+            **given,
+            workload=workload,
+            cluster=None if self.cluster is None else id_given("cls", self.cluster),
+            node_groups=tuple(id_given("ngp", group) for group in self.node_groups),
+            model_id=None if self.model_id is None else id_given("mdl", self.model_id),
+        )
 
 
 class ChangeRequest(BaseModel):

@@ -1,4 +1,4 @@
-"""Paths that are documented with a slash at the end, and may be called without: one route, no redirect.
+"""Paths that may be called with a slash at the end or without: one route, no redirect.
 
 A redirect would lose the body with some clients, and the bearer token with others.
 """
@@ -11,15 +11,23 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class TrailingSlash:
-    """Adds the slash where it is missing. All routes below the `prefixes` are declared with it."""
+    """Adds or takes away the slash, as the routes are declared: all below `prefixes` with it, all below
+    `bare` without."""
 
-    def __init__(self, app: ASGIApp, prefixes: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, prefixes: Sequence[str], bare: Sequence[str] = ()) -> None:
         self._app = app
         self._prefixes = tuple(f"{prefix}/" for prefix in prefixes)
+        self._bare = tuple(f"{prefix}/" for prefix in bare)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not scope["path"].endswith("/"):
-            path = f"{scope['path']}/"
-            if path.startswith(self._prefixes):
-                scope = {**scope, "path": path}
+        if scope["type"] == "http":
+            scope = {**scope, "path": self._declared(scope["path"])}
         await self._app(scope, receive, send)
+
+    def _declared(self, path: str) -> str:
+        slashed = path if path.endswith("/") else f"{path}/"
+        if slashed.startswith(self._prefixes):
+            return slashed
+        if path.startswith(self._bare):
+            return path.removesuffix("/")
+        return path

@@ -21,9 +21,9 @@ class ModelKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """`state` says whether it may be deployed, `detail` why not, or what could not be verified. `sealed` is
-    JSON `{"server", "username", "password"}` of the registry, or `{"hf_token"}` of the Hub, or None; `server`
-    is the registry's host."""
+    """`state` says whether it may be deployed; `detail` why not, or what could not be verified. `digest` is
+    what the image's reference named when it was registered. `sealed` is JSON `{"server", "username",
+    "password"}` of the registry, or `{"hf_token"}` of the Hub, or None; `server` is the registry's host."""
 
     id: str
     organization_id: str
@@ -35,6 +35,7 @@ class ModelVersion:
     created_at: datetime
     created_by: str
     detail: str | None = None
+    digest: str | None = None
     sealed: str | None = field(default=None, repr=False)
     removed_at: datetime | None = None
     version: int = 0

@@ -40,6 +40,14 @@ def id_of(prefix: str, uuid: UUID) -> str:
     return f"{prefix}_{encode(uuid.bytes)}"
 
 
+def id_given(prefix: str, text: str) -> str:
+    """Of a UUID as text the id that it stands for; any other text as it is, since it may be an id."""
+    try:
+        return id_of(prefix, UUID(text))
+    except ValueError:
+        return text
+
+
 def slug_of(id_: str) -> str:
     """Nine lower-case letters that follow from the id: for people, too short to identify anything."""
     number = int.from_bytes(hashlib.sha256(id_.encode()).digest())
