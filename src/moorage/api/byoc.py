@@ -55,7 +55,7 @@ async def create(
     request: Request, caller: Caller, body: ByocDeploymentRequest, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Deploys a container or model on node groups of a cluster of yours. What follows is told by `GET`."""
-    answer = await services(request).deployments.create(
+    answer = await services(request).new_deployments.create(
         caller,
         translation.new_deployment(body),
         idempotency_key,

@@ -50,7 +50,7 @@ async def create(
 ) -> Response:
     """Accepts the deployment once the model is known to exist and to fit somewhere; what follows is told by
     `GET`, events and the webhook."""
-    answer = await services(request).deployments.create(
+    answer = await services(request).new_deployments.create(
         caller, body.to_domain(), idempotency_key, await same_request(request, caller)
     )
     location = f"/v1/deployments/{orjson.loads(answer.body)['deployment_id']}"
@@ -66,7 +66,7 @@ async def create(
 async def plan(request: Request, caller: Caller, body: DeploymentRequest) -> Response:
     """The estimate's arithmetic, the ladder of offers with prices, and for each offer refused why, and the
     smallest change that would make it fit. Creates nothing."""
-    return as_json(await services(request).deployments.plan(caller, body.to_domain()))
+    return as_json(await services(request).new_deployments.plan(caller, body.to_domain()))
 
 
 @router.get("", response_model=DeploymentList, summary="List deployments", responses=responses(403, 422))
