@@ -28,6 +28,7 @@ from moorage_kubernetes.testing.statuses import (
     too_many,
     unauthorized,
     unavailable,
+    unsupported_media_type,
 )
 from moorage_kubernetes.testing.targets import Target, target, verb
 from moorage_kubernetes.testing.verbs import Verbs
@@ -170,6 +171,8 @@ async def _body(request: web.Request) -> Any:  # Any: JSON or YAML of a client
         raise ApiError(413, "RequestEntityTooLarge", message) from error
     if not raw:
         return None
+    if "protobuf" in request.content_type:
+        raise unsupported_media_type(["application/json", "application/yaml"])
     try:
         return json.loads(raw)
     except ValueError:

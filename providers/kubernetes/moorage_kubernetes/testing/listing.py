@@ -32,7 +32,7 @@ def listed(store: Store, resource: Resource, namespace: str, query: Mapping[str,
             raise expired_continue()
         metadata["resourceVersion"] = str(revision)
         values = [value for value in values if key_of(value) > after]
-    limit = int(query.get("limit") or 0)
+    limit = number(query, "limit") or 0
     if limit and len(values) > limit:
         last = [int(metadata["resourceVersion"]), *key_of(values[limit - 1])]
         metadata["continue"] = base64.urlsafe_b64encode(json.dumps(last).encode()).decode()
@@ -44,6 +44,16 @@ def listed(store: Store, resource: Resource, namespace: str, query: Mapping[str,
         "metadata": metadata,
         "items": values,
     }
+
+
+def number(query: Mapping[str, str], name: str) -> int | None:
+    """Raises ApiError 400 for what is no number."""
+    text = query.get(name)
+    if not text:
+        return None
+    if not text.isdigit():
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    return int(text)
 
 
 def _opened(token: str) -> tuple[int, tuple[str, str]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from moorage_kubernetes.testing.clock import now_exact
+from moorage_kubernetes.testing.listing import number
 from moorage_kubernetes.testing.statuses import Json, bad_request
 
 
@@ -58,8 +59,8 @@ class Logs:
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
         stamped = _true(request.query, "timestamps")
-        tail = request.query.get("tailLines")
-        sent = max(0, len(log.lines) - int(tail)) if tail is not None else 0
+        tail = number(request.query, "tailLines")
+        sent = max(0, len(log.lines) - tail) if tail is not None else 0
         while True:
             moved = log.moved
             text = "".join(f"{at} {line}\n" if stamped else f"{line}\n" for at, line in log.lines[sent:])

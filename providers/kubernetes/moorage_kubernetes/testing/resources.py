@@ -37,9 +37,9 @@ def _status(*more: str) -> frozenset[str]:
 
 _RBAC = "rbac.authorization.k8s.io"
 
-NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False, _status("finalize"), ("ns",))
-NODES = Resource("", "v1", "nodes", "Node", False, _status("proxy"), ("no",))
-PODS = Resource("", "v1", "pods", "Pod", True, _status("log", "proxy", "eviction"), ("po",))
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False, _status(), ("ns",))
+NODES = Resource("", "v1", "nodes", "Node", False, _status(), ("no",))
+PODS = Resource("", "v1", "pods", "Pod", True, _status("log", "proxy"), ("po",))
 SERVICES = Resource("", "v1", "services", "Service", True, _status("proxy"), ("svc",))
 SECRETS = Resource("", "v1", "secrets", "Secret")
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", short=("cm",))

@@ -72,7 +72,7 @@ class Store:
         objects = self._shelf(resource).objects
         if namespace is None:
             return [objects[key] for key in sorted(objects)]
-        return [objects[key] for key in sorted(objects) if key[0] == namespace]
+        return [objects[key] for key in sorted(key for key in objects if key[0] == namespace)]
 
     def by_uid(self, uid: str) -> tuple[Resource, Json] | None:
         found = self._by_uid.get(uid)

@@ -29,8 +29,7 @@ def target(path: str, catalog: Catalog) -> Target:
     else:
         raise no_such_path()
     namespace = ""
-    within = rest[0] == "namespaces" and len(rest) > 2
-    if within and (catalog.find(group, version, rest[2]) or rest[2] not in ("status", "finalize")):
+    if rest[0] == "namespaces" and len(rest) > 2 and rest[2] != "status":
         namespace, rest = rest[1], rest[2:]
     resource = catalog.find(group, version, rest[0])
     if resource is None or (namespace and not resource.namespaced):

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from moorage_kubernetes.testing import scale
 from moorage_kubernetes.testing.deletion import DeleteOptions, delete
-from moorage_kubernetes.testing.listing import selected
+from moorage_kubernetes.testing.listing import number, selected
 from moorage_kubernetes.testing.objects import Write
 from moorage_kubernetes.testing.patches import json_patch, merge_patch, strategic_merge
 from moorage_kubernetes.testing.resources import BUILT_IN
@@ -43,11 +43,6 @@ class Verbs:
 
     def post(self, wanted: Target, body: Body, request: web.Request) -> tuple[Json, list[str]]:
         how = _write(request)
-        if wanted.subresource == "eviction":
-            pod = self._objects.get(wanted.resource, wanted.namespace, wanted.name)
-            return delete(
-                self._objects, wanted.resource, pod, _options(body.get("deleteOptions"), request)
-            ), []
         if wanted.name or (wanted.resource.namespaced and not wanted.namespace):
             raise method_not_allowed()
         made = self._objects.create(wanted.resource, wanted.namespace, body, how)
@@ -152,11 +147,11 @@ def _write(request: web.Request, subresource: str = "") -> Write:
 def _options(body: Body, request: web.Request) -> DeleteOptions:
     given = body if isinstance(body, dict) else {}
     wanted = given.get("preconditions") or {}
-    grace = given.get("gracePeriodSeconds", request.query.get("gracePeriodSeconds"))
+    grace = given.get("gracePeriodSeconds", number(request.query, "gracePeriodSeconds"))
     policy = given.get("propagationPolicy") or request.query.get("propagationPolicy") or "Background"
     return DeleteOptions(
         policy=policy,
-        grace=None if grace is None else int(grace),
+        grace=grace,
         uid=wanted.get("uid"),
         revision=wanted.get("resourceVersion"),
         dry_run=request.query.get("dryRun") == "All" or given.get("dryRun") == ["All"],

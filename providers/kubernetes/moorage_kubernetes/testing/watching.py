@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from aiohttp import web
 
-from moorage_kubernetes.testing.listing import selected
+from moorage_kubernetes.testing.listing import number, selected
 from moorage_kubernetes.testing.resources import Resource
 from moorage_kubernetes.testing.statuses import ApiError, Json, bad_request, expired
 from moorage_kubernetes.testing.store import Change, Store
@@ -49,9 +49,9 @@ class Watches:
         selected(resource, query, [])
         try:
             seconds = float(query.get("timeoutSeconds") or DEFAULT_SECONDS)
-            asked = int(query.get("resourceVersion") or 0)
         except ValueError as error:
-            raise bad_request(f"invalid resource version or timeout: {error}") from error
+            raise bad_request(f"invalid timeoutSeconds: {error}") from error
+        asked = number(query, "resourceVersion") or 0
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         self.running += 1

@@ -81,6 +81,9 @@ class World:
         """Notes an event; the same one again counts up."""
         metadata = about["metadata"]
         namespace = metadata.get("namespace", "default")
+        home = self.store.get(known.NAMESPACES, "", namespace)
+        if home is None or "deletionTimestamp" in home["metadata"]:
+            return  # nothing new comes into a namespace that goes
         told = (metadata["uid"], reason, message)
         held = self.store.get(known.EVENTS, *self._told.get(told, ("", "")))
         moment = now()

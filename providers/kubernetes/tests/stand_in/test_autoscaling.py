@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from moorage_kubernetes.testing import StandInCluster
 
 from .asking import MERGE, Api, Json, deployment, event, ready, scaled_object
@@ -47,7 +49,7 @@ async def test_an_autoscaler_without_a_target(cluster: StandInCluster, api: Api)
     )
 
 
-async def make(api: Api, **spec: object) -> None:
+async def make(api: Api, **spec: Any) -> None:
     await api.custom.create_namespaced_custom_object(*KEDA, scaled_object(**spec))
 
 
@@ -81,7 +83,8 @@ async def test_a_floor_is_kept(cluster: StandInCluster, api: Api) -> None:
 
 async def test_annotations(cluster: StandInCluster, api: Api) -> None:
     await api.apply(deployment(replicas=None))
-    await make(api, minReplicaCount=0, annotations={"autoscaling.keda.sh/force-activation": "true"})
+    forced = {"autoscaling.keda.sh/force-activation": "true"}
+    await make(api, minReplicaCount=0, cooldownPeriod=1, annotations=forced)
     await ready(cluster, count=1)
 
     async def annotate(**marks: str | None) -> None:

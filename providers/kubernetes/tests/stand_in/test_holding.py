@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -151,14 +152,16 @@ async def test_the_others(cluster: StandInCluster, api: Api, kind: str, change: 
     body = {"service": service, "claim": lambda: claim("data"), "scaled": scaled_object}[kind]()
     change(body)
     body["metadata"]["namespace"] = "default"
-    asked = {
-        "service": lambda: api.core.create_namespaced_service("default", body),
-        "claim": lambda: api.core.create_namespaced_persistent_volume_claim("default", body),
-        "scaled": lambda: api.custom.create_namespaced_custom_object(
+    asked: Awaitable[Any]
+    if kind == "service":
+        asked = api.core.create_namespaced_service("default", body)
+    elif kind == "claim":
+        asked = api.core.create_namespaced_persistent_volume_claim("default", body)
+    else:
+        asked = api.custom.create_namespaced_custom_object(
             "keda.sh", "v1alpha1", "default", "scaledobjects", body
-        ),
-    }[kind]
-    status = await refused(asked())
+        )
+    status = await refused(asked)
     assert status["code"] == 422
     assert field in [cause["field"] for cause in status["details"]["causes"]]
 
@@ -238,5 +241,5 @@ async def test_add_ons_are_held_against_their_definitions(cluster: StandInCluste
     }
     args = ("gateway.envoyproxy.io", "v1alpha1", "backendtrafficpolicies")
     await apply(*args, policy)
-    policy["spec"]["loadBalancer"]["type"] = "Fastest"  # type: ignore[index,call-overload]  # as above
+    policy["spec"]["loadBalancer"]["type"] = "Fastest"  # type: ignore[index]  # as above
     assert (await refused(apply(*args, policy)))["code"] == 422

@@ -158,5 +158,5 @@ def test_what_a_pod_counts_for(cluster: StandInCluster) -> None:
     pod = {"spec": {"containers": [{"resources": {"requests": amounts}}]}, "metadata": {}}
     counted = usage(cluster.resource("pods"), pod)
     assert (counted["requests.cpu"], counted["cpu"]) == (quantity("0.5"), quantity("0.5"))
-    assert (counted["requests.nvidia.com/gpu"], counted["pods"]) == (1, 1)
+    assert counted["requests.nvidia.com/gpu"] == counted["pods"] == 1
     assert usage(cluster.resource("pods"), pod | {"status": {"phase": "Failed"}}) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
 TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 
 
-def on_gpu(name: str = "web", count: int = 1, **pod: object) -> Json:
+def on_gpu(name: str = "web", count: int = 1, **pod: Any) -> Json:
     amounts = {"nvidia.com/gpu": str(count)}
     container = {"resources": {"requests": amounts, "limits": amounts}}
     return deployment(name, container=container, tolerations=[TOLERATION], **pod)

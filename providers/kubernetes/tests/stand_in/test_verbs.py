@@ -9,7 +9,7 @@ from kubernetes_asyncio import client
 
 from moorage_kubernetes.testing import StandInCluster
 
-from .asking import MERGE, Api, claim, deployment, ready, refused, service
+from .asking import MERGE, Api, Json, claim, deployment, ready, refused, service
 
 
 async def test_the_life_of_an_object(cluster: StandInCluster, api: Api) -> None:
@@ -53,7 +53,7 @@ async def test_strategic_merge_unites_by_name(api: Api) -> None:
     made = await api.apps.patch_namespaced_deployment("web", "default", patch)
     [container] = made.spec.template.spec.containers
     assert (container.image, container.env[0].name) == ("acme/web:1", "A")
-    drop = {"containers": [{"name": "server", "env": [{"name": "A", "$patch": "delete"}]}]}
+    drop: Json = {"containers": [{"name": "server", "env": [{"name": "A", "$patch": "delete"}]}]}
     made = await api.apps.patch_namespaced_deployment(
         "web", "default", {"spec": {"template": {"spec": drop}}}
     )
@@ -65,7 +65,7 @@ async def test_merge_and_json_patches(cluster: StandInCluster, api: Api) -> None
     merge = {"data": {"a": None, "b": "2"}}
     made = await api.core.patch_namespaced_config_map("c", "default", merge, _content_type=MERGE)
     assert made.data == {"b": "2"}
-    operations = [
+    operations: list[Json] = [
         {"op": "test", "path": "/data/b", "value": "2"},
         {"op": "add", "path": "/data/c", "value": "3"},
         {"op": "move", "from": "/data/b", "path": "/data/d"},
@@ -94,7 +94,7 @@ async def test_a_patch_with_a_stale_revision(api: Api) -> None:
 
 async def test_status_and_spec_are_apart(cluster: StandInCluster, api: Api) -> None:
     await api.core.create_namespaced_service("default", service())
-    sent = {"status": {"loadBalancer": {"ingress": [{"ip": "1.2.3.4"}]}}}
+    sent: Json = {"status": {"loadBalancer": {"ingress": [{"ip": "1.2.3.4"}]}}}
     made = await api.core.patch_namespaced_service("web", "default", sent)
     assert made.status.load_balancer.ingress is None
     sent["spec"] = {"sessionAffinity": "ClientIP"}
@@ -168,8 +168,7 @@ async def test_what_it_owns_goes_with_the_owner(cluster: StandInCluster, api: Ap
     await api.core.create_namespaced_service("default", owned)
     await ready(cluster)
     await api.apps.delete_namespaced_deployment("web", "default")
-    for plural in ("services", "replicasets", "pods"):
-        await cluster.came(lambda plural=plural: not cluster.objects(plural))
+    await cluster.came(lambda: not any(map(cluster.objects, ("services", "replicasets", "pods"))))
 
 
 async def test_what_names_an_owner_that_is_not_there_goes(cluster: StandInCluster, api: Api) -> None:
@@ -251,6 +250,18 @@ async def test_secrets_are_kept_coded(cluster: StandInCluster, api: Api) -> None
     assert base64.b64decode(made.data["key"]) == b"value"
     assert made.string_data is None
     assert made.type == "Opaque"
+
+
+async def test_numbers_that_are_none(cluster: StandInCluster, api: Api) -> None:
+    for query in (
+        {"limit": "x"},
+        {"watch": "1", "resourceVersion": "x"},
+        {"watch": "1", "timeoutSeconds": "x"},
+    ):
+        asked = api.core.api_client.call_api(
+            *("/api/v1/pods", "GET", {}, list(query.items())), auth_settings=["BearerToken"]
+        )
+        assert (await refused(asked))["code"] == 400
 
 
 async def test_discovery(cluster: StandInCluster, api: Api) -> None:

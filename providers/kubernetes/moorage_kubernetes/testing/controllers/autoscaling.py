@@ -30,17 +30,16 @@ class Autoscaling:
         self._wanted: dict[Key, int] = {}
         self._active: dict[Key, bool] = {}
         self._idle_since: dict[str, float] = {}
+        self._scalers: dict[Key, set[Key]] = {}  # by what they scale
 
     def concerned(self, change: Change) -> Iterable[Key]:
         if change.resource in _SCALERS:
-            return [_key(change.resource, change.object)]
+            key = _key(change.resource, change.object)
+            target = change.object["metadata"]["namespace"], change.object["spec"]["scaleTargetRef"]["name"]
+            self._scalers.setdefault(target, set()).add(key)  # one that is gone is looked for in vain
+            return [key]
         if change.resource == known.DEPLOYMENTS:
-            return [
-                _key(resource, value)
-                for resource in _SCALERS
-                for value in self._world.store.of(resource, change.object["metadata"]["namespace"])
-                if value["spec"]["scaleTargetRef"]["name"] == change.object["metadata"]["name"]
-            ]
+            return sorted(self._scalers.get(key_of(change.object), ()))
         return []
 
     def everything(self) -> Iterable[Key]:
@@ -153,8 +152,8 @@ class Autoscaling:
             ),
         ]
         status: Json = {**before, "hpaName": _hpa_name(value), "scaleTargetKind": "apps/v1.Deployment"}
-        if active:
-            status.setdefault("lastActiveTime", now())
+        if active and not _active(value):
+            status["lastActiveTime"] = now()
         if paused:
             status["pausedReplicaCount"] = int(
                 marks.get(f"{_PREFIX}paused-replicas", target["spec"]["replicas"])
@@ -250,6 +249,11 @@ class Autoscaling:
 def _key(resource: Resource, value: Json) -> Key:
     namespace, name = key_of(value)
     return f"{resource.plural}/{namespace}", name
+
+
+def _active(value: Json) -> bool:
+    conditions = (value.get("status") or {}).get("conditions") or ()
+    return any(one["type"] == "Active" and one["status"] == "True" for one in conditions)
 
 
 def _hpa_name(value: Json) -> str:

@@ -12,16 +12,26 @@ from moorage_kubernetes.testing.store import Change, Key, key_of
 from moorage_kubernetes.testing.world import World
 
 CONTROLLER = "gateway.envoyproxy.io/gatewayclass-controller"
-_SEEN = (known.GATEWAY_CLASSES, known.GATEWAYS, known.HTTP_ROUTES, known.SERVICES)
 
 
 class Routes:
     def __init__(self, world: World) -> None:
         self._world = world
+        self._routes: dict[Key, set[Key]] = {}  # by the services that they name
 
     def concerned(self, change: Change) -> Iterable[Key]:
-        """Each may concern all routes: there are few."""
-        return self.everything() if change.resource in _SEEN else []
+        """A class or a gateway may concern all: there are few of them."""
+        if change.resource in (known.GATEWAY_CLASSES, known.GATEWAYS):
+            return self.everything()
+        if change.resource == known.HTTP_ROUTES:
+            namespace, name = key_of(change.object)
+            key = f"httproutes/{namespace}", name
+            for service in _backends(change.object):
+                self._routes.setdefault(service, set()).add(key)
+            return [key]
+        if change.resource == known.SERVICES and change.kind != "MODIFIED":
+            return sorted(self._routes.get(key_of(change.object), ()))
+        return []
 
     def everything(self) -> Iterable[Key]:
         store = self._world.store
@@ -65,13 +75,8 @@ class Routes:
         value = self._world.store.get(known.HTTP_ROUTES, namespace, name)
         if value is None:
             return
-        missing = [
-            backend["name"]
-            for rule in value["spec"].get("rules") or ()
-            for backend in rule.get("backendRefs") or ()
-            if self._world.store.get(known.SERVICES, backend.get("namespace", namespace), backend["name"])
-            is None
-        ]
+        store = self._world.store
+        missing = [key[1] for key in _backends(value) if store.get(known.SERVICES, *key) is None]
         parents = []
         for parent in value["spec"].get("parentRefs") or ():
             gateway = self._world.store.get(
@@ -95,6 +100,17 @@ class Routes:
         before = (value.get("status") or {}).get("conditions") or []
         status["conditions"] = kept(before, status["conditions"])
         self._world.set_status(resource, value, status)
+
+
+def _backends(route: Json) -> list[Key]:
+    """The services that a route names."""
+    namespace = route["metadata"]["namespace"]
+    return [
+        (backend.get("namespace", namespace), backend["name"])
+        for rule in route["spec"].get("rules") or ()
+        for backend in rule.get("backendRefs") or ()
+        if backend.get("kind", "Service") == "Service"
+    ]
 
 
 def _met(kind: str, status: bool, reason: str, message: str, value: Json) -> Json:
