@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-import ssl
 from collections.abc import Sequence
 
 from aiohttp import (
@@ -40,9 +39,9 @@ class Connections:
         self._resolve = resolve
         self._sessions: dict[bool, ClientSession] = {}  # by whether the guard stands before it
 
-    def session(self, tls: ssl.SSLContext | None) -> ClientSession:
-        """For requests with these certificates, to be given as `ssl=` too. Needs the running loop."""
-        guarded = tls is not None and self._resolve is not None
+    def session(self, *, guarded: bool) -> ClientSession:
+        """For requests to hosts that a user named, or that one did not. Needs the running loop."""
+        guarded = guarded and self._resolve is not None
         found = self._sessions.get(guarded)
         if found is None:
             found = self._sessions[guarded] = self._open(guarded)

@@ -9,12 +9,21 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from moorage.errors import Unauthorized
-from moorage.ports import Clock, Credentials, OpenAccount, SecretBox, Store
+from moorage.ports import (
+    OPERATOR,
+    Clock,
+    Credentials,
+    OpenAccount,
+    OperatorAccounts,
+    Provider,
+    SecretBox,
+    Store,
+)
 
 REMEMBERED = 1000
 REMEMBERED_FOR = timedelta(seconds=60)
@@ -39,7 +48,11 @@ class Vault:
     """Opens credentials by id. Ids are only ever those that a service put into a deployment of the same
     organization."""
 
-    def __init__(self, store: Store, box: SecretBox, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, box: SecretBox, clock: Clock, providers: Mapping[str, Provider] | None = None
+    ) -> None:
+        """`providers` may bring accounts of the operator's own."""
+        self._operator = {account.id: account for account in _operator_accounts(providers or {})}
         self._store = store
         self._box = box
         self._clock = clock
@@ -47,6 +60,8 @@ class Vault:
 
     async def open(self, credential_id: str) -> Credentials:
         """Raises Unauthorized when it was removed, or cannot be opened with the keys of today."""
+        if credential_id in self._operator:
+            return self._operator[credential_id].credentials
         known = self._opened.get(credential_id)
         if known is not None and self._clock.now() < known.until:
             return known.credentials
@@ -77,9 +92,9 @@ class Vault:
     async def accounts(
         self, organization_id: str, ids: Mapping[str, str], cluster: str | None = None
     ) -> tuple[OpenAccount, ...]:
-        """The opened accounts in `ids` (credential ids by provider), then one for each cluster of the
-        organization, or for the one with the id `cluster` alone. One that was removed since, or cannot be
-        opened, is left out."""
+        """The opened accounts in `ids` (credential ids by provider), those of the operator, then one for each
+        cluster of the organization; or only the one of the cluster with the id `cluster`. One that was
+        removed since, or cannot be opened, is left out."""
         clusters = [row for row in await self._store.clusters(organization_id) if cluster in (None, row.id)]
         groups = await self._store.node_groups(organization_id, cluster) if clusters else ()
         of_clusters = {row.credential_id for row in clusters}
@@ -93,8 +108,23 @@ class Vault:
                 own = tuple(group for group in groups if group.cluster_id == row.id)
                 credentials = await self.open(row.credential_id)
                 found.append(OpenAccount(row.provider, row.credential_id, credentials, row.name, own))
-        return tuple(found)
+        return (*(self._operator.values() if cluster is None else ()), *found)
+
+    async def ids_at(self, provider: Provider) -> Sequence[str | None]:
+        """Ids of all accounts under which `provider` may hold something of ours; None: it needs none."""
+        own = [id_ for id_, account in self._operator.items() if account.provider == provider.name]
+        if not provider.credential_fields:
+            return own or (None,)
+        stored = await self._store.provider_credentials(provider=provider.name)
+        return [*own, *(row.id for row in stored if row.removed_at is None)]
 
     def forget(self, credential_id: str) -> None:
         """It was removed or replaced."""
         self._opened.pop(credential_id, None)
+
+
+def _operator_accounts(providers: Mapping[str, Provider]) -> Iterator[OpenAccount]:
+    for name, provider in providers.items():
+        if isinstance(provider, OperatorAccounts):
+            for account, credentials in provider.operator_accounts().items():
+                yield OpenAccount(name, f"{OPERATOR}{name}/{account}", credentials, account)

@@ -234,7 +234,7 @@ async def running(
         tokens = JwtTokens(box.derive("jwt"), timedelta(hours=settings.token_hours))
         planner = Planner(hub, providers, catalog(), clock)
         authenticator = Authenticator(store, tokens, clock, providers)
-        vault = Vault(store, box, clock)
+        vault = Vault(store, box, clock, providers)
         shared_cache = _shared_cache(settings, clock)
         if shared_cache is not None:
             stack.push_async_callback(shared_cache.aclose)
@@ -263,7 +263,7 @@ async def running(
             on_applied=lambda deployment: service.applied(deployment),
         )
         engine = Engine(store, driver, clock, EngineSettings(lease_seconds=settings.lease_seconds))
-        watches = Watches(store, providers, vault, engine.signal)
+        watches = Watches(providers, vault, engine.signal)
         sweeper = Sweeper(
             store,
             providers,

@@ -96,7 +96,7 @@ class Planner:
         """All that can be had now, whatever it is for."""
         need = Requirements((), 1, "hub")
         policy = PlacementPolicy(own_accounts_only=own_accounts_only)
-        asked = [(p, a) for p in self._asked(policy) for a in _accounts_at(p, opened)]
+        asked = [(p, a) for p in self._asked(policy) for a in _accounts_at(p, opened, policy)]
         answers = await asyncio.gather(*(self._offers(p, a, need, policy) for p, a in asked))
         offers = tuple(offer for found, _ in answers for offer in found)
         return Market(offers, tuple(r for _, refusals in answers for r in refusals))
@@ -118,7 +118,7 @@ class Planner:
             spec.workload,
             cluster=policy.cluster is not None,
         )
-        asked = [(p, a) for p in self._asked(policy) for a in _accounts_at(p, opened)]
+        asked = [(p, a) for p in self._asked(policy) for a in _accounts_at(p, opened, policy)]
         answers = await asyncio.gather(*(self._offers(p, a, need, policy) for p, a in asked))
         offers = [offer for found, _ in answers for offer in found]
         refused = tuple(r for _, refusals in answers for r in refusals)
@@ -182,9 +182,13 @@ class Planner:
             return (), (RefusedOffer(provider.name, None, 0, error.detail, error.advice),)
 
 
-def _accounts_at(provider: Provider, opened: Opened) -> Sequence[OpenAccount | None]:
+def _accounts_at(provider: Provider, opened: Opened, policy: PlacementPolicy) -> Sequence[OpenAccount | None]:
     """With what to ask `provider`: each of its accounts in turn; None where there is none."""
-    own = [account for account in opened if account.provider == provider.name]
+    own = [
+        account
+        for account in opened
+        if account.provider == provider.name and not (account.of_operator and policy.own_accounts_only)
+    ]
     return own or [None]
 
 

@@ -139,16 +139,23 @@ class Account:
     detail: str = ""
 
 
+OPERATOR = "operator:"  # begins the ids of accounts that are the operator's own
+
+
 @dataclass(frozen=True, slots=True)
 class OpenAccount:
-    """A stored account of an organization, opened. `id` is its credential's; `name` the cluster's, where it
-    is one, and `node_groups` are those of that cluster."""
+    """An account, opened: a stored one of an organization, whose `id` is its credential's, or one of the
+    operator's. `name` is the cluster's, where it is one, and `node_groups` are those of that cluster."""
 
     provider: str
     id: str
     credentials: Credentials
     name: str | None = None
     node_groups: tuple[NodeGroup, ...] = ()
+
+    @property
+    def of_operator(self) -> bool:
+        return self.id.startswith(OPERATOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +279,15 @@ class BearerKeys(Protocol):
 
     def credentials_of(self, bearer: str) -> Credentials | None:
         """Of a token that has the form of this provider's keys; None for any other. Asks nobody."""
+
+
+@runtime_checkable
+class OperatorAccounts(Protocol):
+    """A provider with accounts of the operator's own, on which all organizations of this service may be
+    placed, each apart from the others."""
+
+    def operator_accounts(self) -> Mapping[str, Credentials]:
+        """By a name that stays the same over restarts. Asks nobody."""
 
 
 @runtime_checkable

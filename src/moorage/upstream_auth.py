@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from moorage.domain.observation import Access
 from moorage.errors import BadGateway, Unauthorized
-from moorage.ports import Credentials
+from moorage.ports import OPERATOR, Credentials
 
 REMEMBERED = 1000  # TLS contexts, some 100 KiB each
 _ADVICE = "Store a key that the provider accepts, and deploy again."
@@ -24,11 +24,12 @@ _ADVICE = "Store a key that the provider accepts, and deploy again."
 
 @dataclass(frozen=True, slots=True)
 class UpstreamAuth:
-    """What goes with every request. `tls` None: what the system believes, and nothing of ours is shown. Where
-    it is set, a user named the host, and the guard decides whether it may be connected to."""
+    """What goes with every request. `tls` None: what the system believes, and nothing of ours is shown.
+    `guarded`: a user named the host, and the guard decides whether it may be connected to."""
 
     token: str | None = field(default=None, repr=False)
     tls: ssl.SSLContext | None = None
+    guarded: bool = False
 
     def headers(self) -> dict[str, str]:
         return {} if self.token is None else {"authorization": f"Bearer {self.token}"}
@@ -64,7 +65,10 @@ class UpstreamAuthenticator:
             _value(values, access.certificate),
             _value(values, access.key),
         )
-        return UpstreamAuth(token, None if pem == (None, None, None) else await self._context(pem))
+        if pem == (None, None, None):
+            return UpstreamAuth(token)
+        of_operator = credential_id is not None and credential_id.startswith(OPERATOR)
+        return UpstreamAuth(token, await self._context(pem), guarded=not of_operator)
 
     async def _context(self, pem: _Pem) -> ssl.SSLContext:
         making = self._contexts.get(pem)

@@ -38,7 +38,7 @@ class HttpJobApi:
         if body is not None:
             headers["content-type"] = "application/json"
         try:
-            async with self._connections.session(auth.tls).request(
+            async with self._connections.session(guarded=auth.guarded).request(
                 method,
                 URL(url, encoded=True),
                 headers=headers,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import structlog
@@ -61,7 +61,7 @@ class Sweeper:
         """One round; returns how many orphans were removed."""
         removed, found = 0, set[str]()
         for provider in self._providers.values():
-            for account in await self._accounts(provider):
+            for account in await self._vault.ids_at(provider):
                 try:
                     async with asyncio.timeout(ACCOUNT_SECONDS):
                         removed += await self._sweep_account(provider, account, found)
@@ -70,13 +70,6 @@ class Sweeper:
                     log.warning("sweeper.provider_failed", provider=provider.name, error=told)
         self._ownerless_since = {n: t for n, t in self._ownerless_since.items() if n in found}
         return removed
-
-    async def _accounts(self, provider: Provider) -> Sequence[str | None]:
-        """Ids of the credentials under which the provider may hold something of ours; None: it needs none."""
-        if not provider.credential_fields:
-            return (None,)
-        stored = await self._store.provider_credentials(provider=provider.name)
-        return [row.id for row in stored if row.removed_at is None]
 
     async def _sweep_account(self, provider: Provider, account: str | None, found: set[str]) -> int:
         credentials = None if account is None else await self._vault.open(account)

@@ -15,7 +15,7 @@ import structlog
 from moorage.credentials import Vault
 from moorage.domain.naming import parse_external_name
 from moorage.errors import MoorageError
-from moorage.ports import Provider, Store, Watch
+from moorage.ports import Provider, Watch
 
 log = structlog.get_logger(__name__)
 
@@ -37,13 +37,11 @@ class Watches:
 
     def __init__(
         self,
-        store: Store,
         providers: Mapping[str, Provider],
         vault: Vault,
         on_signal: Callable[[str], None],
     ) -> None:
-        self._store = store
-        self._providers = {name: p for name, p in providers.items() if isinstance(p, Watch)}
+        self._providers: dict[str, Provider] = {n: p for n, p in providers.items() if isinstance(p, Watch)}
         self._vault = vault
         self._on_signal = on_signal
         self._changed = asyncio.Event()
@@ -70,15 +68,11 @@ class Watches:
                 await asyncio.sleep(QUIET_SECONDS)
 
     async def _wanted(self) -> set[Watched]:
-        wanted = set()
-        for name, provider in self._providers.items():
-            if not provider.credential_fields:
-                wanted.add(Watched(name, None))
-                continue
-            for row in await self._store.provider_credentials(provider=name):
-                if row.removed_at is None:
-                    wanted.add(Watched(name, row.id))
-        return wanted
+        return {
+            Watched(name, account)
+            for name, provider in self._providers.items()
+            for account in await self._vault.ids_at(provider)
+        }
 
     def _bring_in_line(self, wanted: set[Watched], tasks: asyncio.TaskGroup) -> None:
         for gone in self._running.keys() - wanted:

@@ -191,7 +191,7 @@ class Exchange:
         job = input_of(body)
         self._uploaded()
         base = self._lane.next_target()
-        output = await JobCall(self._out.connections.session(auth.tls), base, auth).run(job)
+        output = await JobCall(self._out.connections.session(guarded=auth.guarded), base, auth).run(job)
         headers = hygiene.of_result(self._request_id, self._lane.route.deployment_id, len(output))
         self._status = 200
         self._sent = len(output)
@@ -209,7 +209,7 @@ class Exchange:
             self._uploaded()
         elif declared is not None:
             headers["content-length"] = str(declared)
-        session = self._out.connections.session(auth.tls)
+        session = self._out.connections.session(guarded=auth.guarded)
         for base, url in self._lane.replicas(self._below):
             body = (
                 whole or None

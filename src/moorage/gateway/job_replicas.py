@@ -69,7 +69,7 @@ class JobReplicas:
             return NotServing()
         try:
             auth = await self._auth(route)
-            session = self._connections.session(auth.tls)
+            session = self._connections.session(guarded=auth.guarded)
             targets = self._in_turn(route)
             if route.access.face is Face.JOBS:
                 call = JobCall(session, targets[0], auth)

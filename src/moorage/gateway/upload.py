@@ -21,18 +21,21 @@ def too_large(limit: int) -> TooLarge:
 class Upload:
     """Reads the first chunk, then is either `whole` or streamed by `chunks`."""
 
-    __slots__ = ("_first", "_limit", "_more", "_receive", "received")
+    __slots__ = ("_first", "_limit", "_more", "_receive", "_started", "received")
 
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
         self._limit = limit
         self._first = b""
         self._more = True
+        self._started = False
         self.received = 0  # bytes from the caller
 
     async def start(self) -> None:
-        """Raises CallerLeft or TooLarge."""
-        self._first = await self._next()
+        """Reads the first chunk, if that was not done yet. Raises CallerLeft or TooLarge."""
+        if not self._started:
+            self._first = await self._next()
+            self._started = True
 
     async def hold(self, size: int) -> None:
         """Reads on until the body is over, or at least `size` bytes of it are held. Raises as `start`."""

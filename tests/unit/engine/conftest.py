@@ -85,7 +85,7 @@ class World:
         return Engine(self.store, driver, self.clock, EngineSettings(lease_seconds))
 
     def watches(self, engine: Engine) -> Watches:
-        return Watches(self.store, {"fake": self.provider}, self.vault(), engine.signal)
+        return Watches({"fake": self.provider}, self.vault(), engine.signal)
 
     def sweeper(self, grace: float = 0.0) -> Sweeper:
         providers = {"fake": self.provider}
