@@ -9,7 +9,7 @@ import pytest
 
 from moorage.domain.cluster import ClusterReport, GpuNode, Tool
 from moorage.domain.workload import AccessMode
-from moorage.errors import ProviderError
+from moorage.errors import PermissionMissing, ProviderError
 from moorage_kubernetes import checking, reading
 from moorage_kubernetes.checking import check, tools_of
 from moorage_kubernetes.gpus import MIB
@@ -199,6 +199,19 @@ async def test_what_may_not_be_listed_takes_nothing_else_with_it(
     assert report.tool("redis").detail == (
         "services of all namespaces may not be listed" if resource == "services" else None
     )
+
+
+async def test_a_version_that_is_kept_from_us_is_no_problem(
+    cluster: StandInCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def kept(_: reading.Reader) -> str:
+        raise PermissionMissing("only for the initiated")
+
+    monkeypatch.setattr(reading, "version", kept)
+    report = await checked(cluster)
+    assert (report.problem, report.version) == (None, None)
+    assert report.storage_classes
+    assert "could not be read: version: not allowed (only for the initiated)" in report.warnings
 
 
 # -- a cluster that does not --------------------------------------------------------------------------------
