@@ -27,7 +27,7 @@ from moorage.gateway.paths import moved, prefix_of
 from moorage.gateway.problems import JobsOnly, NotServing, send_problem
 from moorage.gateway.routes import Route
 from moorage.gateway.upload import WHOLE_AT_MOST, Upload, too_large
-from moorage.gateway.upstream import Lane, NothingSent, OpenAuth, end, send, with_query
+from moorage.gateway.upstream import Lanes, NothingSent, OpenAuth, end, send, with_query
 from moorage.gateway.waking import Waker, asleep
 from moorage.upstream_auth import NO_AUTH, UpstreamAuth
 
@@ -43,6 +43,7 @@ class Surroundings:
     meter: Meter
     connections: Connections
     auth: OpenAuth
+    lanes: Lanes
     waker: Waker | None = None
 
 
@@ -65,7 +66,7 @@ class Exchange:
     def __init__(
         self,
         out: Surroundings,
-        lane: Lane,
+        route: Route,
         below: str | None,
         request_id: str,
         scope: Scope,
@@ -73,7 +74,7 @@ class Exchange:
         send: Send,
     ) -> None:
         self._out = out
-        self._lane = lane
+        self._lane = out.lanes.of(route)
         self._below = below
         self._request_id = request_id
         self._scope = scope
@@ -180,7 +181,7 @@ class Exchange:
         self._interruption.deadline(limits.upload, late.upload)
         if awake is None:
             raise NotFound("The deployment was deleted.", code="deployment_not_found")
-        self._lane = self._lane.renewed(awake)
+        self._lane = self._out.lanes.of(awake)
         return awake
 
     async def _forward_as_job(self, auth: UpstreamAuth) -> None:

@@ -26,7 +26,7 @@ from moorage.gateway.metering import Meter
 from moorage.gateway.paths import METHODS, Proxied, model_of, proxied
 from moorage.gateway.problems import MethodNotAllowed, send_problem
 from moorage.gateway.routes import Route, RoutePublisher
-from moorage.gateway.upstream import Lane, OpenAuth, no_auth
+from moorage.gateway.upstream import Lanes, OpenAuth, no_auth
 from moorage.gateway.waking import Waker
 from moorage.ports import Resolve
 
@@ -60,13 +60,12 @@ class Gateway:
     ) -> None:
         self.meter = Meter()
         self.out = Surroundings(
-            limits, Lateness(limits), self.meter, Connections(limits.connect, resolve), auth, waker
+            limits, Lateness(limits), self.meter, Connections(limits.connect, resolve), auth, Lanes(), waker
         )
         self._routes = routes
         self._authenticate = authenticate
         self._fallback = fallback
         self._metrics = metrics
-        self._lanes: dict[str, Lane] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -111,7 +110,11 @@ class Gateway:
             await send_problem(send, problem, request_id)
             return
         below = None if isinstance(call, str) else call.below
-        await Exchange(self.out, self._lane(route), below, request_id, scope, receive, send).run()
+        if (
+            len(self.out.lanes) > 2 * len(self._routes.current) + 16
+        ):  # most belong to deployments that are gone
+            self._forget_the_gone()
+        await Exchange(self.out, route, below, request_id, scope, receive, send).run()
 
     def _route(self, principal: Principal, call: str | Proxied) -> Route:
         if not principal.may(Permission.INFER):
@@ -129,19 +132,9 @@ class Gateway:
             advice="List the deployments with GET /v1/deployments.",
         )
 
-    def _lane(self, route: Route) -> Lane:
-        lane = self._lanes.get(route.deployment_id)
-        if lane is not None and lane.route is route:
-            return lane
-        lane = Lane(route) if lane is None else lane.renewed(route)
-        self._lanes[route.deployment_id] = lane
-        if len(self._lanes) > 2 * len(self._routes.current) + 16:  # most belong to deployments that are gone
-            self._forget_the_gone()
-        return lane
-
     def _forget_the_gone(self) -> None:
         table = self._routes.current
-        self._lanes = {id_: kept for id_, kept in self._lanes.items() if id_ in table}
+        self.out.lanes.keep(table)
         self.meter.keep(table)
         if self.out.waker is not None:
             self.out.waker.keep(table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator
 
 from aiohttp import (
     ClientConnectorError,
@@ -58,6 +58,30 @@ class Lane:
     def renewed(self, route: Route) -> Lane:
         """The lane for the deployment's changed route; the turn goes on."""
         return Lane(route, self._turn)
+
+
+class Lanes:
+    """The lanes of all routes that were asked for."""
+
+    __slots__ = ("_lanes",)
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, Lane] = {}
+
+    def of(self, route: Route) -> Lane:
+        lane = self._lanes.get(route.deployment_id)
+        if lane is not None and lane.route is route:
+            return lane
+        lane = Lane(route) if lane is None else lane.renewed(route)
+        self._lanes[route.deployment_id] = lane
+        return lane
+
+    def keep(self, deployment_ids: Container[str]) -> None:
+        """Lets go of the others."""
+        self._lanes = {id_: lane for id_, lane in self._lanes.items() if id_ in deployment_ids}
+
+    def __len__(self) -> int:
+        return len(self._lanes)
 
 
 def with_query(url: URL, query: bytes) -> URL:

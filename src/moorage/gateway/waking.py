@@ -24,6 +24,7 @@ Wake = Callable[[str], Awaitable[None]]  # gets a deployment id; may be called f
 USUAL_SECONDS = 30.0  # that a wake takes, where none was seen yet
 _SEEN_WAKES = 9  # of one deployment, that the usual time is taken from
 _AGAIN_SECONDS = 10.0  # before a deployment that still sleeps is woken again
+_AT_ONCE, _PAUSE_SECONDS = 50, 0.01  # of those who waited, that are let go together
 _HELD_BYTES = 64 * 1024 * 1024  # of bodies, by all requests that wait
 _SLEEPING = frozenset({Phase.HIBERNATED, Phase.WAKING})
 # those in which a replica may yet appear by itself
@@ -126,7 +127,7 @@ class Waker:
             waking = self._waking.get(deployment_id)
             if waking is not None:
                 waking.called = float("-inf")
-                _settle(waking, problem)
+                _give_up(waking, problem)
 
     def _changed(self, deployment_id: str, route: Route | None) -> None:
         waking = self._waking[deployment_id]
@@ -139,17 +140,24 @@ class Waker:
         elif route.targets:
             seconds = asyncio.get_running_loop().time() - waking.since
             self._took.setdefault(deployment_id, deque(maxlen=_SEEN_WAKES)).append(seconds)
-        _settle(waking, route)
+        self._let_go(deque(waking.waiting), deployment_id)
+
+    def _let_go(self, waiting: deque[asyncio.Future[Route | None]], deployment_id: str) -> None:
+        """Some now, the others a moment later: a replica that has just begun could not accept the connections
+        of all at once."""
+        route = self._routes.current.route(deployment_id)
+        for _ in range(min(_AT_ONCE, len(waiting))):
+            future = waiting.popleft()
+            if not future.done():
+                future.set_result(route)
+        if waiting:
+            asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._let_go, waiting, deployment_id)
 
 
-def _settle(waking: _Waking, outcome: Route | Problem | None) -> None:
+def _give_up(waking: _Waking, problem: Problem) -> None:
     for future in tuple(waking.waiting):
-        if future.done():
-            continue
-        if isinstance(outcome, Problem):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+        if not future.done():
+            future.set_exception(problem)
 
 
 def _not_woken() -> Unavailable:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession, TCPConnector, web
 
 from moorage.domain.identity import Principal, Role
 from moorage.errors import Unauthenticated
@@ -81,11 +81,11 @@ async def house(request: pytest.FixtureRequest) -> AsyncIterator[House]:
 
     routes = RoutePublisher(RouteTable())
     gateway = Gateway(routes, authenticate, fallback, limits=getattr(request, "param", Limits()))
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
     port = listening.getsockname()[1]
     server = _Server(uvicorn.Config(gateway, lifespan="off", log_level="critical", access_log=False))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
-    async with ClientSession(auto_decompress=False) as session:
+    async with ClientSession(connector=TCPConnector(limit=0), auto_decompress=False) as session:
         yield House(gateway, routes, session, f"http://127.0.0.1:{port}", port, fell_through)
     server.should_exit = server.force_exit = True
     await serving

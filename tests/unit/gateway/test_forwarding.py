@@ -14,10 +14,8 @@ from aiohttp import web
 from yarl import URL
 
 from moorage.domain.identity import Principal, Role
-from moorage.gateway.limits import Limits
 from moorage.gateway.paths import model_of
-from moorage.gateway.proxy import Gateway
-from moorage.gateway.routes import Route, RoutePublisher, RouteTable
+from moorage.gateway.routes import RouteTable
 
 
 async def echo(request: web.Request) -> web.Response:
@@ -176,15 +174,12 @@ async def test_table_updates_under_load_drop_no_request(house: Any, worker: Any)
     assert set(answers) == {"a", "b"}
 
 
-async def test_lanes_of_deployments_that_are_gone_are_let_go() -> None:
-    routes = RoutePublisher(RouteTable())
-
-    async def fallback(*_: Any) -> None:
-        raise AssertionError
-
-    gateway = Gateway(routes, lambda _: Principal("k", "o", Role.OWNER), fallback, limits=Limits())
-    for i in range(200):
-        route = Route(f"dep_{i}", "o", "a")
-        routes.publish(RouteTable([route]))
-        gateway._lane(route)
-    assert len(gateway._lanes) < 25
+async def test_lanes_of_deployments_that_are_gone_are_let_go(house: Any, worker: Any) -> None:
+    target = await worker(named("a"))
+    for i in range(60):
+        house.routes.publish(RouteTable())
+        house.publish(target, deployment_id=f"dep_{i}")
+        async with house.infer(data=b"x") as response:
+            assert response.status == 200
+    assert len(house.gateway.out.lanes) < 25
+    assert len(house.gateway.meter.tallies()) < 25
