@@ -16,7 +16,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 CLUSTER_ID = "019aa5b5-7f60-7d0c-a4c1-0a1b2c3d4e5f"
 GROUP_ID = "4b1f2a9e-0c53-4d5b-9a53-6f1f0f3f7c11"
 NODE_GROUP: dict[str, Any] = {
-    "id": GROUP_ID,
+    "uuid": GROUP_ID,
     "cluster": CLUSTER_ID,
     "name": "gpu-pool",
     "selector": {"eks.amazonaws.com/nodegroup": "gpu-pool"},
@@ -64,7 +64,7 @@ REPORT: dict[str, Any] = {
     "warnings": [],
 }
 CLUSTER: dict[str, Any] = {
-    "id": CLUSTER_ID,
+    "uuid": CLUSTER_ID,
     "name": "production",
     "provider": "kubernetes",
     "server": "https://k8s.example.com:6443",
@@ -189,7 +189,7 @@ class ShapeDocument(BaseModel):
 
 class NodeGroupDocument(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [NODE_GROUP]})
-    id: str = Field(description="UUID.")
+    uuid: str
     cluster: str
     name: str
     selector: dict[str, str]
@@ -256,7 +256,7 @@ class ReportDocument(BaseModel):
 
 class ClusterDocument(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [CLUSTER]})
-    id: str = Field(description="UUID.")
+    uuid: str
     name: str
     provider: str
     server: str

@@ -194,8 +194,8 @@ class MoorageClient:
         return items
 
     def cluster(self, reference: str) -> Document:
-        """A cluster by its id or its name."""
-        found = [c for c in self.clusters() if reference in (c["id"], c["name"])]
+        """A cluster by its UUID or its name."""
+        found = [c for c in self.clusters() if reference in (c["uuid"], c["name"])]
         if not found:
             raise NotThere("cluster", reference, "`moorage clusters ls` shows those that there are.")
         return found[0]

@@ -15,13 +15,13 @@ from moorage.cli.rendering import age, per_hour, table
 def clusters(found: Sequence[Document]) -> RenderableType:
     if not found:
         return Text("No clusters. `moorage clusters import NAME --kubeconfig FILE` imports one.", "dim")
-    rows = table("NAME", "SERVER", "STATE", "VERSION", "GROUPS", "CHECKED", "ID")
+    rows = table("NAME", "SERVER", "STATE", "VERSION", "GROUPS", "CHECKED", "UUID")
     for c in found:
         report = c["report"]
         checked = "–" if report is None else f"{age(report['checked_at'])} ago"
         version = (report or {}).get("version") or "–"
         groups = str(len(c["nodegroups"]))
-        rows.add_row(c["name"], c["server"], _state(report), version, groups, checked, c["id"])
+        rows.add_row(c["name"], c["server"], _state(report), version, groups, checked, c["uuid"])
     return rows
 
 
@@ -30,7 +30,7 @@ def cluster(c: Document) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold")
     facts.add_column(overflow="fold")
-    facts.add_row("id", c["id"])
+    facts.add_row("uuid", c["uuid"])
     facts.add_row("name", c["name"])
     facts.add_row("server", c["server"])
     report = c["report"]
@@ -44,13 +44,13 @@ def cluster(c: Document) -> RenderableType:
 def node_groups(found: Sequence[Document]) -> RenderableType:
     if not found:
         return Text("No node groups. `moorage clusters nodegroups add` declares one.", "dim")
-    rows = table("NODE GROUP", "NODES", "A NODE HAS", "PER HOUR", "PRICE FROM", "LABELS", "ID")
+    rows = table("NODE GROUP", "NODES", "A NODE HAS", "PER HOUR", "PRICE FROM", "LABELS", "UUID")
     for g in found:
         nodes = "–" if g["nodes"] is None else str(g["nodes"])
         most = f" of {g['max_nodes']}" if g["max_nodes"] else ""
         labels = ", ".join(f"{key}={value}" for key, value in g["selector"].items())
         price = (per_hour(g["price_per_hour"]), g["price_source"] or "–")
-        rows.add_row(g["name"], f"{nodes}{most}", _shape(g["shape"]), *price, labels, g["id"])
+        rows.add_row(g["name"], f"{nodes}{most}", _shape(g["shape"]), *price, labels, g["uuid"])
     return rows
 
 

@@ -20,7 +20,7 @@ node_groups = typer.Typer(
 )
 clusters.add_typer(node_groups)
 
-Cluster = Annotated[str, typer.Argument(metavar="CLUSTER", help="Its name or id.")]
+Cluster = Annotated[str, typer.Argument(metavar="CLUSTER", help="Its name or UUID.")]
 _File = typer.Option(metavar="FILE", help="`-` is standard input.")
 
 
@@ -82,7 +82,7 @@ def get(cluster: Cluster, url: Url = None, key: Key = None, as_json: Json = Fals
 def check(cluster: Cluster, url: Url = None, key: Key = None, as_json: Json = False) -> None:
     """Look a cluster over again."""
     with session(url, key, as_json) as s:
-        found = s.client.check_cluster(s.client.cluster(cluster)["id"])
+        found = s.client.check_cluster(s.client.cluster(cluster)["uuid"])
         s.out.result(found, cluster_tables.cluster(found))
 
 
@@ -90,9 +90,9 @@ def check(cluster: Cluster, url: Url = None, key: Key = None, as_json: Json = Fa
 def rm(cluster: Cluster, url: Url = None, key: Key = None, as_json: Json = False) -> None:
     """Remove a cluster that no deployment uses. What else runs there stays."""
     with session(url, key, as_json) as s:
-        id_ = s.client.cluster(cluster)["id"]
-        s.client.remove_cluster(id_)
-        s.out.result({"id": id_, "removed": True}, Text(f"{id_} removed"))
+        uuid = s.client.cluster(cluster)["uuid"]
+        s.client.remove_cluster(uuid)
+        s.out.result({"uuid": uuid, "removed": True}, Text(f"{uuid} removed"))
 
 
 @node_groups.command("ls")
@@ -130,14 +130,14 @@ def add_group(
         if cpus is not None:
             accelerator = {"gpu": gpu, "gpus": gpus, "gpu_memory_gib": gpu_memory_gib}
             body["shape"] = {"cpus": cpus, "memory_gib": memory_gib, **accelerator}
-        made = s.client.declare_node_group(s.client.cluster(cluster)["id"], body)
+        made = s.client.declare_node_group(s.client.cluster(cluster)["uuid"], body)
         s.out.result(made, cluster_tables.node_groups([made]))
 
 
 @node_groups.command("rm")
 def remove_group(
     cluster: Cluster,
-    group: Annotated[str, typer.Argument(metavar="GROUP", help="Its name or id.")],
+    group: Annotated[str, typer.Argument(metavar="GROUP", help="Its name or UUID.")],
     url: Url = None,
     key: Key = None,
     as_json: Json = False,
@@ -145,11 +145,11 @@ def remove_group(
     """Remove a declared node group that no deployment names."""
     with session(url, key, as_json) as s:
         found = s.client.cluster(cluster)
-        ids = [g["id"] for g in found["nodegroups"] if group in (g["id"], g["name"])]
-        if not ids:
+        uuids = [g["uuid"] for g in found["nodegroups"] if group in (g["uuid"], g["name"])]
+        if not uuids:
             raise NotThere("node group", group, f"`moorage clusters nodegroups ls {cluster}` shows them.")
-        s.client.remove_node_group(found["id"], ids[0])
-        s.out.result({"id": ids[0], "removed": True}, Text(f"{ids[0]} removed"))
+        s.client.remove_node_group(found["uuid"], uuids[0])
+        s.out.result({"uuid": uuids[0], "removed": True}, Text(f"{uuids[0]} removed"))
 
 
 def _text(path: str | None) -> str | None:

@@ -20,7 +20,7 @@ class ShapeView(TypedDict):
 
 
 class NodeGroupView(TypedDict):
-    id: str
+    uuid: str
     cluster: str
     name: str
     selector: dict[str, str]
@@ -81,7 +81,7 @@ class ReportView(TypedDict):
 
 
 class ClusterView(TypedDict):
-    id: str
+    uuid: str
     name: str
     provider: str
     server: str
@@ -94,7 +94,7 @@ class ClusterView(TypedDict):
 def cluster_view(cluster: Cluster, groups: Sequence[NodeGroup]) -> ClusterView:
     """`groups` are those of this cluster."""
     return {
-        "id": str(uuid_of(cluster.id)),
+        "uuid": str(uuid_of(cluster.id)),
         "name": cluster.name,
         "provider": cluster.provider,
         "server": cluster.server,
@@ -109,7 +109,7 @@ def node_group_view(group: NodeGroup, cluster: Cluster) -> NodeGroupView:
     """`nodes` is what the last check counted; null where it did not look for this group."""
     found = () if cluster.report is None else cluster.report.node_groups
     return {
-        "id": str(uuid_of(group.id)),
+        "uuid": str(uuid_of(group.id)),
         "cluster": str(uuid_of(group.cluster_id)),
         "name": group.name,
         "selector": dict(group.selector),

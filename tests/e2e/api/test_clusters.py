@@ -108,10 +108,10 @@ async def test_a_cluster_is_imported_with_its_report_and_its_groups(world: World
     (group,) = made["nodegroups"]
     assert (group["name"], group["selector"], group["nodes"]) == ("gpu", {"pool": "gpu"}, 2)
     assert group["price_per_hour"] == 55.04
-    assert group["cluster"] == made["id"]
-    assert UUID(made["id"])
-    assert UUID(group["id"])
-    assert (await world.owner.get(f"/clusters/{made['id']}")).json() == made
+    assert group["cluster"] == made["uuid"]
+    assert UUID(made["uuid"])
+    assert UUID(group["uuid"])
+    assert (await world.owner.get(f"/clusters/{made['uuid']}")).json() == made
     assert (await world.owner.get("/clusters/")).json() == {"items": [made]}
 
 
@@ -119,7 +119,7 @@ async def test_what_opens_it_is_sealed_and_never_shown(world: World) -> None:
     secret = "a-token-that-nobody-sees"
     world.cluster.token = secret
     made = await world.imported(token=secret, rabbitmq_url="amqp://guest:hidden@rabbit:5672")
-    id_ = made["id"]
+    id_ = made["uuid"]
     await world.declared(id_)
     for path in ("/clusters/", f"/clusters/{id_}", f"/clusters/{id_}/nodegroups/", "/v1/credentials"):
         text = (await world.owner.get(path)).text
@@ -198,7 +198,7 @@ async def test_a_cluster_that_cannot_be_reached_is_kept_and_shown_as_such(world:
     assert made["report"]["problem"] == f"{SERVER} does not answer"
     assert made["nodegroups"] == []
     world.cluster.answers = True
-    checked = await world.owner.post(f"/clusters/{made['id']}/check")
+    checked = await world.owner.post(f"/clusters/{made['uuid']}/check")
     assert checked.status_code == 200
     assert checked.json()["report"]["reachable"] is True
     assert [group["name"] for group in checked.json()["nodegroups"]] == ["gpu"]
@@ -217,10 +217,10 @@ async def test_a_name_is_one_clusters(world: World) -> None:
     made = await world.imported()
     taken = await world.owner.post("/clusters/", json=asked(name=" production "))
     at_fault(taken, 409, "body.name", "unique_in_organization")
-    assert (await world.owner.delete(f"/clusters/{made['id']}")).status_code == 204
+    assert (await world.owner.delete(f"/clusters/{made['uuid']}")).status_code == 204
     again = await world.imported()
-    assert again["id"] != made["id"]
-    assert [group["id"] for group in again["nodegroups"]] != [group["id"] for group in made["nodegroups"]]
+    assert again["uuid"] != made["uuid"]
+    assert [group["uuid"] for group in again["nodegroups"]] != [group["uuid"] for group in made["nodegroups"]]
 
 
 async def test_an_import_that_is_sent_again_does_not_happen_again(world: World) -> None:
@@ -232,7 +232,7 @@ async def test_an_import_that_is_sent_again_does_not_happen_again(world: World) 
     assert len((await world.owner.get("/clusters/")).json()["items"]) == 1
     other = await world.owner.post("/clusters/", json=asked(name="other"), headers=headers)
     problem(other, 409, "idempotency_key_reused")
-    path, headers = f"/clusters/{answers[0].json()['id']}/nodegroups/", {"idempotency-key": "group-1"}
+    path, headers = f"/clusters/{answers[0].json()['uuid']}/nodegroups/", {"idempotency-key": "group-1"}
     groups = [await world.owner.post(path, json=DECLARED, headers=headers) for _ in range(2)]
     assert [answer.status_code for answer in groups] == [201, 201]
     assert groups[0].json() == groups[1].json()
@@ -249,26 +249,26 @@ async def test_where_no_provider_takes_clusters_that_is_said(api: Api) -> None:
 async def test_groups_follow_the_checks_and_keep_their_ids(world: World) -> None:
     made = await world.imported()
     (gpu,) = made["nodegroups"]
-    own = await world.declared(made["id"])
-    path = f"/clusters/{made['id']}"
+    own = await world.declared(made["uuid"])
+    path = f"/clusters/{made['uuid']}"
     world.cluster.report = replace(REPORT, node_groups=())
     gone = (await world.owner.post(f"{path}/check")).json()
     assert gone["nodegroups"] == [own]
     world.cluster.report = REPORT
     back = (await world.owner.post(f"{path}/check")).json()
-    assert {group["id"] for group in back["nodegroups"]} == {own["id"], gpu["id"]}
+    assert {group["uuid"] for group in back["nodegroups"]} == {own["uuid"], gpu["uuid"]}
     # While it does not answer nothing is thrown away.
     world.cluster.answers = False
     silent = (await world.owner.post(f"{path}/check")).json()
     assert silent["report"]["problem"]
-    assert {group["id"] for group in silent["nodegroups"]} == {own["id"], gpu["id"]}
+    assert {group["uuid"] for group in silent["nodegroups"]} == {own["uuid"], gpu["uuid"]}
     assert (await world.owner.get(path)).json() == silent
 
 
 async def test_a_token_that_was_taken_back_shows_in_the_report(world: World) -> None:
     made = await world.imported()
     world.cluster.token = "another"
-    checked = (await world.owner.post(f"/clusters/{made['id']}/check")).json()
+    checked = (await world.owner.post(f"/clusters/{made['uuid']}/check")).json()
     assert checked["report"]["problem"] == "The cluster refuses the token."
     assert len(checked["nodegroups"]) == 1
 
@@ -278,24 +278,26 @@ async def test_a_token_that_was_taken_back_shows_in_the_report(world: World) -> 
 
 async def test_a_group_is_declared_listed_and_removed(world: World) -> None:
     made = await world.imported()
-    path = f"/clusters/{made['id']}/nodegroups/"
-    own = await world.declared(made["id"])
+    path = f"/clusters/{made['uuid']}/nodegroups/"
+    own = await world.declared(made["uuid"])
     assert (own["discovered"], own["nodes"], own["max_nodes"]) == (False, None, 3)
     assert (own["price_per_hour"], own["price_source"]) == (4.2, "given by its owner")
     assert own["shape"] == {**DECLARED["shape"], "cpus": 8.0, "memory_gib": 32.0, "gpu_memory_gib": 24.0}
     assert (await world.owner.get(path)).json()["items"] == [*made["nodegroups"], own]
-    assert (await world.owner.delete(f"{path}{own['id']}")).status_code == 204
-    assert (await world.owner.delete(f"{path}{own['id']}")).status_code == 204, "repeating is safe"
+    assert (await world.owner.delete(f"{path}{own['uuid']}")).status_code == 204
+    assert (await world.owner.delete(f"{path}{own['uuid']}")).status_code == 204, "repeating is safe"
     assert (await world.owner.get(path)).json()["items"] == made["nodegroups"]
 
 
 async def test_declaring_what_was_discovered_takes_its_place(world: World) -> None:
     made = await world.imported()
     (gpu,) = made["nodegroups"]
-    own = await world.declared(made["id"], name="ours", selector={"pool": "gpu"}, max_nodes=None, shape=None)
-    assert (own["id"], own["discovered"], own["price_per_hour"]) == (gpu["id"], False, 4.2)
+    own = await world.declared(
+        made["uuid"], name="ours", selector={"pool": "gpu"}, max_nodes=None, shape=None
+    )
+    assert (own["uuid"], own["discovered"], own["price_per_hour"]) == (gpu["uuid"], False, 4.2)
     assert (own["instance_type"], own["shape"], own["nodes"]) == ("p5.48xlarge", gpu["shape"], 2)
-    checked = (await world.owner.post(f"/clusters/{made['id']}/check")).json()
+    checked = (await world.owner.post(f"/clusters/{made['uuid']}/check")).json()
     assert checked["nodegroups"] == [own]
 
 
@@ -317,8 +319,8 @@ async def test_a_group_that_cannot_be_declared(
     world: World, change: dict[str, Any], status: int, field: str, rule: str
 ) -> None:
     made = await world.imported()
-    await world.declared(made["id"])
-    path = f"/clusters/{made['id']}/nodegroups/"
+    await world.declared(made["uuid"])
+    path = f"/clusters/{made['uuid']}/nodegroups/"
     at_fault(await world.owner.post(path, json={**DECLARED, **change}), status, field, rule)
     assert len((await world.owner.get(path)).json()["items"]) == 2
 
@@ -326,7 +328,7 @@ async def test_a_group_that_cannot_be_declared(
 async def test_a_discovered_group_is_not_removed_by_hand(world: World) -> None:
     made = await world.imported()
     (gpu,) = made["nodegroups"]
-    answer = await world.owner.delete(f"/clusters/{made['id']}/nodegroups/{gpu['id']}")
+    answer = await world.owner.delete(f"/clusters/{made['uuid']}/nodegroups/{gpu['uuid']}")
     problem(answer, 409, "node_group_discovered")
 
 
@@ -334,10 +336,10 @@ async def test_a_group_of_another_cluster_is_not_there(world: World) -> None:
     world.provider.clusters["https://two.example"] = FakeCluster()
     first = await world.imported()
     second = await world.imported(name="second", server="https://two.example")
-    own = await world.declared(first["id"])
-    answer = await world.owner.delete(f"/clusters/{second['id']}/nodegroups/{own['id']}")
+    own = await world.declared(first["uuid"])
+    answer = await world.owner.delete(f"/clusters/{second['uuid']}/nodegroups/{own['uuid']}")
     problem(answer, 404, "node_group_not_found")
-    assert len((await world.owner.get(f"/clusters/{first['id']}/nodegroups/")).json()["items"]) == 2
+    assert len((await world.owner.get(f"/clusters/{first['uuid']}/nodegroups/")).json()["items"]) == 2
 
 
 # -- using and removing --------------------------------------------------------------------------------------
@@ -345,7 +347,7 @@ async def test_a_group_of_another_cluster_is_not_there(world: World) -> None:
 
 async def test_a_cluster_stays_while_a_deployment_uses_it(world: World) -> None:
     made = await world.imported()
-    path = f"/clusters/{made['id']}"
+    path = f"/clusters/{made['uuid']}"
     body = {"hf_model_id": MODEL, "provider": "clusters", "name": "on-cluster"}
     deployed = await world.owner.post("/v1/deployments", json=body)
     assert deployed.status_code == 202, deployed.text
@@ -371,13 +373,13 @@ async def test_a_cluster_stays_while_a_deployment_uses_it(world: World) -> None:
 
 async def test_who_may_what(world: World) -> None:
     made = await world.imported()
-    path = f"/clusters/{made['id']}"
-    own = await world.declared(made["id"])
+    path = f"/clusters/{made['uuid']}"
+    own = await world.declared(made["uuid"])
     reads = [("GET", "/clusters/"), ("GET", path), ("GET", f"{path}/nodegroups/")]
     changes = [
         ("POST", f"{path}/check", None),
         ("POST", f"{path}/nodegroups/", {**DECLARED, "name": "n", "selector": {"n": "1"}}),
-        ("DELETE", f"{path}/nodegroups/{own['id']}", None),
+        ("DELETE", f"{path}/nodegroups/{own['uuid']}", None),
         ("POST", "/clusters/", asked(name="another")),
         ("DELETE", path, None),
     ]
@@ -398,8 +400,8 @@ async def test_who_may_what(world: World) -> None:
 
 async def test_another_organization_sees_nothing_of_it(world: World) -> None:
     made = await world.imported()
-    path = f"/clusters/{made['id']}"
-    own = await world.declared(made["id"])
+    path = f"/clusters/{made['uuid']}"
+    own = await world.declared(made["uuid"])
     async with world.api.client(await world.api.stranger()) as stranger:
         assert (await stranger.get("/clusters/")).json() == {"items": []}
         for method, to, body in (
@@ -408,7 +410,7 @@ async def test_another_organization_sees_nothing_of_it(world: World) -> None:
             ("POST", f"{path}/check", None),
             ("GET", f"{path}/nodegroups/", None),
             ("POST", f"{path}/nodegroups/", DECLARED),
-            ("DELETE", f"{path}/nodegroups/{own['id']}", None),
+            ("DELETE", f"{path}/nodegroups/{own['uuid']}", None),
         ):
             problem(await stranger.request(method, to, json=body), 404, "cluster_not_found")
         # The name is free there, and the account is not lent.
@@ -420,10 +422,10 @@ async def test_another_organization_sees_nothing_of_it(world: World) -> None:
 
 async def test_ids_in_both_forms_and_paths_with_and_without_the_slash(world: World) -> None:
     made = await world.imported()
-    id_ = id_of("cls", UUID(made["id"]))
-    for path in (f"/clusters/{made['id']}", f"/clusters/{id_}", f"/clusters/{made['id'].upper()}"):
+    id_ = id_of("cls", UUID(made["uuid"]))
+    for path in (f"/clusters/{made['uuid']}", f"/clusters/{id_}", f"/clusters/{made['uuid'].upper()}"):
         for end in ("", "/"):
-            assert (await world.owner.get(path + end)).json()["id"] == made["id"]
+            assert (await world.owner.get(path + end)).json()["uuid"] == made["uuid"]
             assert (await world.owner.get(f"{path}/nodegroups{end}")).status_code == 200
             assert (await world.owner.post(f"{path}/check{end}")).status_code == 200
     assert (await world.owner.get("/clusters")).json() == (await world.owner.get("/clusters/")).json()
@@ -435,8 +437,8 @@ async def test_ids_in_both_forms_and_paths_with_and_without_the_slash(world: Wor
 async def test_every_answer_keeps_the_documents_schema(world: World) -> None:
     document = (await world.owner.get("/openapi.json")).json()
     made = await world.imported()
-    path = f"/clusters/{made['id']}"
-    own = await world.declared(made["id"])
+    path = f"/clusters/{made['uuid']}"
+    own = await world.declared(made["uuid"])
     world.cluster.answers = False
     answers = {
         "GET /clusters/": await world.owner.get("/clusters/"),
@@ -448,7 +450,7 @@ async def test_every_answer_keeps_the_documents_schema(world: World) -> None:
             f"{path}/nodegroups/", json={**DECLARED, "name": "second", "selector": {"s": ""}}
         ),
         "DELETE /clusters/{cluster_id}/nodegroups/{group_id}/": await world.owner.delete(
-            f"{path}/nodegroups/{own['id']}"
+            f"{path}/nodegroups/{own['uuid']}"
         ),
         "DELETE /clusters/{cluster_id}/": await world.owner.delete(path),
     }
