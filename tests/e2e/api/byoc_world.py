@@ -6,24 +6,28 @@ real one gets what it should is shown by the tests of its provider.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any  # JSON of the API
+from uuid import UUID
 
 from moorage.adapters.secrets import KeyRing
 from moorage.api.byoc_schemas import CREATE
 from moorage.credentials import seal_values
 from moorage.domain.cluster import Cluster, ClusterReport, NodeGroup
+from moorage.domain.deployment import Deployment
 from moorage.domain.identity import ProviderCredential
 from moorage.domain.model import ContainerImage, HubModel
 from moorage.domain.model_version import ImportState, ModelKind, ModelVersion
-from moorage.domain.naming import uuid_of
-from moorage.ports import Credentials, Insert
+from moorage.domain.naming import id_of, uuid_of
+from moorage.ports import Credentials, Insert, Row
 from moorage.testing.provider import InProcessCompute, InProcessSleeper, cpu_offer
 
 from .conftest import MODEL, Api
 
 ROOT = "/deployments/model-deployments/"
+Body = dict[str, Any]
 
 
 class InProcessClusters(InProcessSleeper):
@@ -114,9 +118,46 @@ async def bring(api: Api, organization_id: str, name: str = "ours") -> World:
     failed = replace(
         container, id=ids("mdl"), name=f"{name}-failed", state=ImportState.FAILED, detail="no such image"
     )
-    rows = (credential, cluster, *groups, container, custom, failed)
+    rows: list[Row] = [credential, cluster, *groups, container, custom, failed]
     await service.store.commit([Insert(row) for row in rows])
     return World(organization_id, cluster, groups, container, custom, failed)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A running service with the owner's world in it."""
+
+    api: Api
+    world: World
+    provider: InProcessClusters
+
+    async def create(self, body: Body | None = None, **changes: Any) -> Body:
+        answer = await self.api.owner.post(ROOT, json=body or self.world.body(**changes))
+        assert answer.status_code == 201, answer.text
+        made: Body = answer.json()
+        return made
+
+    async def read(self, uuid: str) -> Body:
+        answer = await self.api.owner.get(f"{ROOT}{uuid}/")
+        assert answer.status_code == 200, answer.text
+        found: Body = answer.json()
+        return found
+
+    async def until(self, uuid: str, *statuses: str) -> Body:
+        return await self.when(uuid, lambda found: found["status"] in statuses)
+
+    async def when(self, uuid: str, wanted: Callable[[Body], bool]) -> Body:
+        async with asyncio.timeout(10):
+            while True:
+                found = await self.read(uuid)
+                if wanted(found):
+                    return found
+                await asyncio.sleep(0.02)
+
+    async def row(self, uuid: str) -> Deployment:
+        found = await self.api.service.store.deployment(id_of("dep", UUID(uuid)))
+        assert found is not None
+        return found
 
 
 async def owners_world(api: Api) -> World:
