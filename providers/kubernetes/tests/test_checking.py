@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
@@ -10,13 +11,14 @@ import pytest
 from moorage.domain.cluster import ClusterReport, GpuNode, Tool
 from moorage.domain.workload import AccessMode
 from moorage.errors import PermissionMissing, ProviderError
+from moorage.ports import Credentials
 from moorage_kubernetes import checking, reading
 from moorage_kubernetes.checking import check, tools_of
+from moorage_kubernetes.client import ClusterClient
 from moorage_kubernetes.gpus import MIB
 from moorage_kubernetes.permissions import NEEDS
 from moorage_kubernetes.testing import Kind, StandInCluster
 
-from .direct import reached
 from .hardware import L4
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -27,6 +29,15 @@ async def cluster() -> AsyncIterator[StandInCluster]:
     async with StandInCluster(add_ons=()) as running:
         yield running
         assert running.refused == []
+
+
+@asynccontextmanager
+async def reached(values: Mapping[str, str]) -> AsyncIterator[ClusterClient]:
+    client = ClusterClient(Credentials(values), None)
+    try:
+        yield client
+    finally:
+        await client.aclose()
 
 
 async def checked(cluster: StandInCluster, **values: str) -> ClusterReport:
