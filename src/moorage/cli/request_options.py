@@ -82,6 +82,14 @@ CacheUrl = Annotated[
         "AWS_ENDPOINT_URL; or `shared`.",
     ),
 ]
+Cluster = Annotated[
+    str | None, typer.Option(rich_help_panel=_WHERE, help="A cluster that was imported, by name or UUID.")
+]
+Port = Annotated[int | None, typer.Option(rich_help_panel=_HOW, help="Of --image: where it takes HTTP.")]
+Health = Annotated[
+    str | None,
+    typer.Option(metavar="PATH", rich_help_panel=_HOW, help="Of --image: answers 2xx when it is ready."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -99,6 +107,8 @@ def body(
     env: list[str] | None,
     cache: str | None = None,
     other: list[str] | None = None,
+    port: int | None = None,
+    health: str | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
     """The request body: what was given, under the API's names. Raises Usage."""
@@ -112,10 +122,21 @@ def body(
         found["env"] = dict(_pair("--env", "NAME", text) for text in env)
     if cache is not None:
         found |= _cache(cache)
+    if port is not None or health is not None:
+        found["workload"] = _container(port, health)
     for text in other or ():
         name, value = _pair("--set", "FIELD", text)
         found[name] = _value(value)
     return found
+
+
+def _container(port: int | None, health: str | None) -> dict[str, Any]:
+    if port is None:
+        raise Usage("--health goes with the --port that is asked.")
+    workload: dict[str, Any] = {"ports": {"http": port}}
+    if health is not None:
+        workload["health"] = {"path": health, "port": port}
+    return workload
 
 
 def _pair(option: str, what: str, text: str) -> tuple[str, str]:
