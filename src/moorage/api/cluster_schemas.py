@@ -13,6 +13,8 @@ from moorage.domain.node_groups import NewNodeGroup
 Url = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
+LARGEST_GIB = 2**20
+
 CLUSTER_ID = "019aa5b5-7f60-7d0c-a4c1-0a1b2c3d4e5f"
 GROUP_ID = "4b1f2a9e-0c53-4d5b-9a53-6f1f0f3f7c11"
 NODE_GROUP: dict[str, Any] = {
@@ -127,13 +129,11 @@ class ShapeRequest(BaseModel):
     """What one node has for pods."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    cpus: float = Field(description="Cores.", json_schema_extra={"exclusiveMinimum": 0})
-    memory_gib: float = Field(json_schema_extra={"exclusiveMinimum": 0})
+    cpus: float = Field(gt=0, le=4096, description="Cores.")
+    memory_gib: float = Field(gt=0, le=LARGEST_GIB)
     gpu: Name | None = Field(None, description="As the node's label says it, such as `NVIDIA-L4`.")
     gpus: int = 0
-    gpu_memory_gib: float | None = Field(
-        None, description="Of one accelerator.", json_schema_extra={"exclusiveMinimum": 0}
-    )
+    gpu_memory_gib: float | None = Field(None, gt=0, le=LARGEST_GIB, description="Of one accelerator.")
 
     def to_domain(self) -> NodeShape:
         of_gpu = self.gpu_memory_gib
