@@ -33,6 +33,8 @@ from moorage_worker.queue.work import Work
 from moorage_worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
+# It tells every lost connection with a traceback; the queue's own modules tell it in a line.
+logging.getLogger("aiormq").setLevel(logging.CRITICAL)
 
 SAY_SECONDS = 3.0  # between two signs of life
 
@@ -82,6 +84,7 @@ class _QueueService:
         # The consumers bound the jobs in hand. A cancelled one may keep its thread, for which the next waits.
         self._pool = InferencePool(self._queue.consumers, max_waiting=sys.maxsize)
         self._media = MediaResults(ResultBucket.of(settings.cache))
+        self._news = asyncio.Event()  # the worker is another than it last said
         self._moved = asyncio.Event()  # the model is there, or the end has come
         self._stopping = False
         self._consumer: Consumer | None = None
@@ -118,6 +121,7 @@ class _QueueService:
         model = self._arrival.readiness.require()
         work = Work(self._settings.model_id, model, self._pool, self._media)
         handler = self._handler = Handler(store, work, worker, self._queue.attempts)
+        self._news.set()
         self._consumer = Consumer(self._queue, handler)
         looking: set[asyncio.Task[None]] = set()
 
@@ -136,7 +140,9 @@ class _QueueService:
             with suppress(StoreAway):
                 in_hand = 0 if handler is None else handler.in_hand
                 await store.say(worker, ready=handler is not None, in_hand=in_hand)
-            await asyncio.sleep(SAY_SECONDS)
+            self._news.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), SAY_SECONDS)
 
 
 async def serve_front(settings: WorkerSettings) -> int:

@@ -45,7 +45,7 @@ def test_an_image_installs_its_engine_the_cache_and_the_job_face(engine: str) ->
     [installed] = [rest for _, rest in stages()[engine] if "pip install" in rest]
     assert "--no-cache-dir" in installed
     [named] = re.findall(r'"/src\[(.*)\]"', installed)
-    assert named.split(",") == [ENGINES[engine].extra, "s3", "runpod"]
+    assert named.split(",") == [ENGINES[engine].extra, "s3", "runpod", "queue"]
     assert set(named.split(",")) <= set(extras())
 
 

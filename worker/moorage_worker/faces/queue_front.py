@@ -11,7 +11,7 @@ import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -32,7 +32,7 @@ WAIT_MILLISECONDS = (1_000, 90_000, 300_000)  # least, default, most
 LARGE_BYTES = 64 * 1024  # what takes so long to read that a thread should
 
 
-@dataclass(slots=True)
+@dataclass
 class Waiters:
     """Those who wait for the end of a job, by its id."""
 
@@ -139,7 +139,7 @@ class QueueFront:
             await self._store.ping()
         except StoreAway as error:
             raise QueueUnavailable(str(error)) from error
-        if not self._publisher.connected:
+        if not self._publisher.connected.is_set():
             raise QueueUnavailable("RabbitMQ cannot be reached")
         return json_response({"status": "ready"})
 
@@ -175,9 +175,10 @@ class QueueFront:
             try:
                 async with asyncio.timeout(seconds):
                     while True:
-                        record = await self._store.find(job_id)
-                        if record is None or record.status.final:
-                            return record
+                        with suppress(StoreAway):  # all are told when Redis is back
+                            record = await self._store.find(job_id)
+                            if record is None or record.status.final:
+                                return record
                         await told.wait()
                         told.clear()
             except TimeoutError:

@@ -97,11 +97,7 @@ class Publisher:
     def __init__(self, settings: QueueSettings) -> None:
         self._settings = settings
         self._channel: AbstractChannel | None = None
-        self._connected = asyncio.Event()
-
-    @property
-    def connected(self) -> bool:
-        return self._connected.is_set()
+        self.connected = asyncio.Event()  # set while there is a channel
 
     async def run(self) -> None:
         """Hold the connection until cancelled."""
@@ -114,13 +110,13 @@ class Publisher:
                     await open_queue(connection, channel, self._settings.name)
                     log.info("queue %s at %s is open", self._settings.name, place(self._settings.url))
                     failures, self._channel = 0, channel
-                    self._connected.set()
+                    self.connected.set()
                     await channel.closed()
                 log.warning("the connection to RabbitMQ is lost")
             except LOST as error:
                 log.warning("RabbitMQ at %s: %s", place(self._settings.url), told(error))
             finally:
-                self._connected.clear()
+                self.connected.clear()
                 self._channel = None
             failures += 1
             await asyncio.sleep(pause.compute(failures))
@@ -147,7 +143,7 @@ class Publisher:
             raise BrokerAway(f"RabbitMQ does not take the message: {told(error)}") from error
 
     async def _sent(self, message: Message) -> bool:
-        await self._connected.wait()
+        await self.connected.wait()
         channel = self._channel
         assert channel is not None
         try:
@@ -163,7 +159,7 @@ class Publisher:
 
     async def _give_up(self, channel: AbstractChannel) -> None:
         if channel is self._channel:
-            self._connected.clear()
+            self.connected.clear()
             self._channel = None
         with suppress(*LOST):
             await channel.close()

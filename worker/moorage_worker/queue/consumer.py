@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 from aio_pika.abc import AbstractIncomingMessage
 
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 # A job may take longer than the half hour that RabbitMQ waits for an acknowledgement unless told (from 3.12).
 CONSUMER_MILLISECONDS = 7 * 86_400_000
+OPEN_SECONDS = 30.0  # a node that has just come back may need as long
 LAST_SECONDS = 2 * RETURN_SECONDS  # of the grace: for giving back what is not done
 
 
@@ -30,9 +31,12 @@ class Consumer:
     def __init__(self, settings: QueueSettings, handler: Handler) -> None:
         self._settings = settings
         self._handler = handler
+        self.taking = asyncio.Event()  # set while there is a connection and jobs come
         self._stopping = asyncio.Event()
         self._deadline = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._opening: asyncio.Timeout | None = None
+        self._told = (settings.name, place(settings.url), settings.consumers)
 
     def stop(self) -> None:
         """Take no more jobs; the grace begins."""
@@ -40,6 +44,8 @@ class Consumer:
             grace = self._settings.grace_seconds
             self._deadline = asyncio.get_running_loop().time() + grace - min(LAST_SECONDS, grace / 4)
             self._stopping.set()
+            if self._opening is not None:
+                self._opening.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
         """Consume until stopped, through every loss of the connection."""
@@ -51,6 +57,7 @@ class Consumer:
                 lost = "the connection is lost"
             except LOST as error:
                 lost = told(error)
+            self.taking.clear()
             if not self._stopping.is_set():
                 failures += 1
                 log.warning("RabbitMQ at %s: %s; trying again", place(self._settings.url), lost)
@@ -59,22 +66,23 @@ class Consumer:
 
     async def _consume(self) -> None:
         """On one connection. Returns when that is lost, or when all is done after `stop`."""
-        name, consumers = self._settings.name, self._settings.consumers
-        connection = await connect(self._settings, "worker")
-        async with connection:
-            channel = await connection.channel(publisher_confirms=False)
-            queue = await open_queue(connection, channel, name)
-            await channel.set_qos(prefetch_count=1)  # of each consumer
-            cancelled = asyncio.Event()
-            underlay = await channel.get_underlay_channel()
-            underlay.on_consumer_cancel_callbacks.add(lambda *_: cancelled.set())  # the queue is deleted
-            tags = [
-                await queue.consume(self._take, arguments={"x-consumer-timeout": CONSUMER_MILLISECONDS})
-                for _ in range(consumers)
-            ]
-            log.info(
-                "taking jobs from queue %s at %s, %d at a time", name, place(self._settings.url), consumers
-            )
+        async with AsyncExitStack() as open_here:
+            async with asyncio.timeout(OPEN_SECONDS) as self._opening:
+                connection = await connect(self._settings, "worker")
+                await open_here.enter_async_context(connection)
+                channel = await connection.channel(publisher_confirms=False)
+                queue = await open_queue(connection, channel, self._settings.name)
+                await channel.set_qos(prefetch_count=1)  # of each consumer
+                cancelled = asyncio.Event()
+                underlay = await channel.get_underlay_channel()
+                underlay.on_consumer_cancel_callbacks.add(lambda *_: cancelled.set())  # the queue is deleted
+                tags = [
+                    await queue.consume(self._take, arguments={"x-consumer-timeout": CONSUMER_MILLISECONDS})
+                    for _ in range(self._settings.consumers)
+                ]
+            self._opening = None
+            self.taking.set()
+            log.info("taking jobs from queue %s at %s, %d at a time", *self._told)
             await _first(channel.closed(), cancelled.wait(), self._stopping.wait())
             if self._stopping.is_set() and not channel.is_closed:
                 for tag in tags:

@@ -27,6 +27,8 @@ from moorage_worker.queue.work import Work, failed, timed_out
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+# Going back to the queue counts here, too, so it is many. RabbitMQ 4 itself throws a message away after 20.
+MOST_DELIVERIES = 15
 RETURN_SECONDS = 2.0  # to note in Redis that a job goes back
 
 
@@ -125,26 +127,30 @@ class Handler:
         if not delivery.deliveries:
             return self._turns.among_others()
         starts = await self._lasting(partial(self._store.starts, job.id))
-        begun = delivery.deliveries if starts is None else starts
-        last = begun + 1 == self._attempts > 1
+        last = starts + 1 == self._attempts > 1
         return self._turns.alone() if last else self._turns.among_others()
 
     async def _run(self, job: JobMessage, delivery: Delivery, held: Held) -> Verdict:
         if job.expires_at is not None and time.time() > job.expires_at:
             return await self._end(job, timed_out("the job waited for longer than its ttl"), Verdict.DONE)
-        begun = await self._lasting(
-            partial(self._store.begin, job, held.run, self._worker, delivery.deliveries)
-        )
+        if delivery.deliveries >= MOST_DELIVERIES:
+            return await self._give_up(
+                job, f"the job was handed out {delivery.deliveries} times without an end"
+            )
+        begun = await self._lasting(partial(self._store.begin, job, held.run, self._worker))
         if begun.status.final:
             return Verdict.DONE
         if begun.exhausted:
             cause = f"the job was begun {begun.starts} times, and each time the worker died before it ended"
-            log.error("job %s is given up: %s", job.id, cause)
-            return await self._end(job, failed(WorkersLost(cause)), Verdict.DEAD)
+            return await self._give_up(job, cause)
         outcome = await self._worked(job, held)
         if outcome is None:
             return Verdict.DONE
         return await self._end(job, outcome, Verdict.DONE)
+
+    async def _give_up(self, job: JobMessage, cause: str) -> Verdict:
+        log.error("job %s is given up: %s", job.id, cause)
+        return await self._end(job, failed(WorkersLost(cause)), Verdict.DEAD)
 
     async def _worked(self, job: JobMessage, held: Held) -> Outcome | None:
         """None for a job that was cancelled by its caller."""

@@ -45,9 +45,8 @@ if found[1] == 'IN_QUEUE' and not found[2] then
 end
 """
 
-# KEYS job, totals; ARGV run, worker, the broker's count of deliveries, starts allowed, queued_at, seconds to
-# keep -> status or 'EXHAUSTED', starts. Where there is no record, the broker's count stands in for it.
-# Repeated for the same run, it changes nothing.
+# KEYS job, totals; ARGV run, worker, starts allowed, queued_at, seconds to keep
+# -> status or 'EXHAUSTED', starts. Repeated for the same run, it changes nothing.
 BEGIN = (
     _CLOCK
     + _FINAL
@@ -56,19 +55,19 @@ local found = redis.call('HMGET', KEYS[1], 'status', 'run', 'starts')
 if final(found[1]) then
   return {found[1], 0}
 end
-local starts = tonumber(found[3] or (found[1] and 0) or ARGV[3])
+local starts = tonumber(found[3] or 0)
 if found[2] == ARGV[1] then
   return {'IN_PROGRESS', starts}
 end
-if starts >= tonumber(ARGV[4]) then
+if starts >= tonumber(ARGV[3]) then
   return {'EXHAUSTED', starts}
 end
 starts = starts + 1
 redis.call('HSET', KEYS[1], 'status', 'IN_PROGRESS', 'run', ARGV[1], 'worker', ARGV[2], 'started_at', now,
   'starts', starts)
-redis.call('HSETNX', KEYS[1], 'queued_at', ARGV[5])
+redis.call('HSETNX', KEYS[1], 'queued_at', ARGV[4])
 redis.call('HDEL', KEYS[1], 'progress')
-redis.call('EXPIRE', KEYS[1], ARGV[6])
+redis.call('EXPIRE', KEYS[1], ARGV[5])
 if starts > 1 then
   redis.call('HINCRBY', KEYS[2], 'retried', 1)
 end

@@ -101,21 +101,20 @@ class JobStore:
         """Take back an `accept` whose message could not be sent."""
         await _answer(self._forget([self._job(job_id)]))
 
-    async def begin(self, job: JobMessage, run: str, worker: str, deliveries: int) -> Begun:
-        """Begin a run with a name of its own. `deliveries` is how often the broker gave it out in vain."""
+    async def begin(self, job: JobMessage, run: str, worker: str) -> Begun:
+        """Begin a run with a name of its own."""
         keys = [self._job(job.id), self._totals]
         queued_at, attempts = round(job.queued_at * 1000), self._settings.attempts
-        args: list[EncodableT] = [run, worker, deliveries, attempts, queued_at, WAITING_SECONDS]
+        args: list[EncodableT] = [run, worker, attempts, queued_at, WAITING_SECONDS]
         status, starts = cast("tuple[bytes, int]", await _answer(self._begin(keys, args)))
         if status == b"EXHAUSTED":
             return Begun(Status.IN_PROGRESS, starts, exhausted=True)
         return Begun(Status(status.decode()), starts)
 
-    async def starts(self, job_id: str) -> int | None:
-        """How many runs were begun and neither ended nor given back; None where that is not known."""
-        found = await _answer(_async(self._client.hmget(self._job(job_id), "status", "starts")))
-        status, starts = cast("list[bytes | None]", found)
-        return None if status is None else int(starts or 0)
+    async def starts(self, job_id: str) -> int:
+        """How many runs were begun and not given back."""
+        found = await _answer(_async(self._client.hget(self._job(job_id), "starts")))
+        return int(cast("bytes | None", found) or 0)
 
     async def progress(self, job_id: str, run: str, word: bytes) -> None:
         await _answer(self._progress([self._job(job_id)], [run, word]))

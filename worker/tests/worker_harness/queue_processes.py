@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any  # JSON of a model
@@ -61,6 +62,9 @@ class Front:
         content = None if body is None else orjson.dumps(body)
         return self._client.request(method, path, content=content)
 
+    def send(self, path: str, content: bytes) -> httpx.Response:
+        return self._client.post(path, content=content)
+
     def json(self, method: str, path: str, body: object = None) -> Any:
         """The answer of a call that must succeed."""
         response = self.ask(method, path, body)
@@ -74,6 +78,13 @@ class Front:
 
     def status(self, job: str) -> Any:
         return self.json("GET", f"/status/{job}")
+
+    def begun(self, job: str, worker: WorkerProcess) -> None:
+        """Waits until this worker has the job. Nobody else waits for that, so there is no signal for it."""
+        end = time.monotonic() + WAIT_SECONDS
+        while not str(self.status(job).get("workerId")).endswith(f":{worker.process.pid}"):
+            assert time.monotonic() < end, worker.lines
+            time.sleep(0.02)
 
     def over(self, job: str) -> Any:
         """The document of a job that ends while the test waits for it."""

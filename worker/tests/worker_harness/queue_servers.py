@@ -114,7 +114,7 @@ class Instance:
 
 
 class Redis(Instance):
-    """Keeps every write on disk before it answers, so that a kill takes nothing."""
+    """Hands every write to the kernel before it answers, so that a kill takes nothing."""
 
     @property
     def url(self) -> str:
@@ -127,7 +127,6 @@ class Redis(Instance):
             "dir": str(self.folder),
             "requirepass": PASSWORD,
             "appendonly": "yes",
-            "appendfsync": "always",
             "save": "",
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
