@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any  # examples are untyped JSON
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints
 
 from moorage.domain.model import ContainerImage, HubModel
 from moorage.domain.model_registration import NewModelVersion
@@ -97,6 +97,10 @@ class ModelDocument(BaseModel):
     detail: str | None = Field(description="Why it failed, or what could not be verified.")
     created_at: str
     created_by: str
+
+
+class ModelList(RootModel[list[ModelDocument]]):
+    model_config = ConfigDict(json_schema_extra={"examples": [[_IMAGE]]})
 
 
 class Removed(BaseModel):

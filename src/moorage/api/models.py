@@ -10,7 +10,14 @@ from starlette.responses import Response
 
 from moorage.api.context import Caller, IdempotencyKey, same_request, services
 from moorage.api.json import as_answer, as_json
-from moorage.api.model_schemas import MODEL_ID, ModelDocument, ModelRequest, Removed, model_view
+from moorage.api.model_schemas import (
+    MODEL_ID,
+    ModelDocument,
+    ModelList,
+    ModelRequest,
+    Removed,
+    model_view,
+)
 from moorage.api.problems import responses
 from moorage.domain.model_version import ModelVersion
 from moorage.domain.naming import id_given
@@ -39,7 +46,7 @@ async def create(
     return as_answer(answer, location=f"{PREFIX}/{orjson.loads(answer.body)['uuid']}")
 
 
-@router.get("", response_model=list[ModelDocument], summary="List models", responses=responses(403))
+@router.get("", response_model=ModelList, summary="List models", responses=responses(403))
 async def page(
     request: Request,
     caller: Caller,

@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any  # JSON of the API
 
@@ -22,6 +23,8 @@ import pytest_asyncio
 import uvicorn
 from aiohttp import web
 
+from moorage.adapters.outgoing import GuardedOutgoing
+from moorage.adapters.outgoing_rules import Address, AllowList
 from moorage.domain.compute import Feature
 from moorage.domain.identity import Organization, Role, User
 from moorage.main import Service, listening, running
@@ -29,6 +32,8 @@ from moorage.ports import Insert, Provider
 from moorage.settings import Settings
 from moorage.testing.hub import HubStandIn
 from moorage.testing.provider import InProcessCompute, InProcessProvider, InProcessVendor, cpu_offer
+
+from .registry_stand_in import RegistryStandIn
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits"
 PASSWORD = "a long enough password"
@@ -45,6 +50,7 @@ TABLES = (
     "receivers",
     "provider_credentials",
     "jobs",
+    "model_versions",
 )
 
 
@@ -104,6 +110,7 @@ class Api:
     vendor: InProcessCompute  # of a second provider, where one needs an account
     receiver: Receiver
     owner: httpx.AsyncClient
+    registry: RegistryStandIn
 
     def client(self, authorization: str | None) -> httpx.AsyncClient:
         """To be closed by who asked for it."""
@@ -219,6 +226,13 @@ async def _infer(request: web.Request) -> web.Response:
     return web.Response(status=400, text=text, content_type="application/problem+json")
 
 
+async def _only_this_machine(host: str, port: int) -> Sequence[Address]:
+    """A name server for tests, which reach nobody outside."""
+    if host != "localhost":
+        raise OSError(f"{host} is not known")
+    return [ip_address("127.0.0.1")]
+
+
 @contextlib.asynccontextmanager
 async def _listening(app: web.Application) -> AsyncIterator[str]:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -236,12 +250,13 @@ async def whole_service(folder: Path, *more: Provider) -> AsyncIterator[Api]:
     """`more` are providers beside the two that are always there, neither of which has clusters."""
     worker = web.Application()
     worker.router.add_post("/{name}/{index}/infer", _infer)
-    receiver = Receiver()
+    receiver, registry = Receiver(), RegistryStandIn()
     async with contextlib.AsyncExitStack() as stack:
         hub = await stack.enter_async_context(HubStandIn())
         await hub.add_repo(MODEL, DIGITS)
         worker_url = await stack.enter_async_context(_listening(worker))
         receiver.url = await stack.enter_async_context(_listening(receiver.app()))
+        registry.url = await stack.enter_async_context(_listening(registry.app()))
         compute = InProcessCompute(
             [cpu_offer("cpu", provider="fake", memory_gb=8)],
             name="fake",
@@ -261,16 +276,21 @@ async def whole_service(folder: Path, *more: Provider) -> AsyncIterator[Api]:
         }
         sock = stack.enter_context(listening("127.0.0.1", 0))
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        allowed = f"{receiver.url.removeprefix('http://')}, {registry.host}"
+        outgoing = GuardedOutgoing(AllowList.parse(allowed), resolve=_only_this_machine)
+        stack.push_async_callback(outgoing.aclose)
         settings = Settings(
             _env_file=None,
             data_dir=folder,
             hub_url=hub.url,
-            outbound_allow=receiver.url.removeprefix("http://"),
+            outbound_allow=allowed,
             public_url=url,
             bootstrap_user="owner",
             bootstrap_password=PASSWORD,
         )
-        service = await stack.enter_async_context(running(settings, url, providers=providers))
+        service = await stack.enter_async_context(
+            running(settings, url, providers=providers, outgoing=outgoing)
+        )
         config = uvicorn.Config(
             service.asgi, log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=1
         )
@@ -279,7 +299,7 @@ async def whole_service(folder: Path, *more: Provider) -> AsyncIterator[Api]:
         async with httpx.AsyncClient(base_url=url, timeout=20) as owner:
             owner.headers["authorization"] = await sign_in(url, "owner")
             try:
-                yield Api(service, url, hub, compute, vendor, receiver, owner)
+                yield Api(service, url, hub, compute, vendor, receiver, owner, registry)
             finally:
                 server.should_exit = True
                 await serving

@@ -162,6 +162,8 @@ async def filled(shared: Api) -> dict[str, str]:
     sent = (await shared.settled(id_))[0]["id"]
     body = {"provider": "vendor", "name": "doomed", "values": {"token": VENDOR_TOKEN}}
     stored = (await shared.owner.post("/v1/credentials", json=body)).json()["id"]
+    body = {"name": "doomed", "version": "1", "hf_model_id": MODEL}
+    model = (await shared.owner.post("/models", json=body)).json()
     job = (await shared.owner.post(f"/v2/{id_}/run", json={"input": {"inputs": 1}})).json()["id"]
     return {
         "deployment_id": id_,
@@ -171,6 +173,7 @@ async def filled(shared: Api) -> dict[str, str]:
         "key_id": key,
         "delivery_id": sent,
         "credential_id": stored,
+        "model_id": model["uuid"],
     }
 
 
@@ -192,6 +195,8 @@ async def test_the_examples_are_taken_and_every_answer_keeps_its_schema(
             body = {"username": "owner", "password": PASSWORD}  # its example is somebody else's
         elif name == "POST /v1/credentials":
             body = {"provider": "vendor", "name": "doc", "values": {"token": VENDOR_TOKEN}}
+        elif name == "POST /models":
+            body = {"name": "doc", "version": "1", "container_image": f"{shared.registry.host}/doc"}
         if method == "DELETE":
             await shared.until(made, "ready")  # until it is placed it may need every account
         answer = await shared.owner.request(method, path.format(**filled), json=body)

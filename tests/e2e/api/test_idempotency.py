@@ -32,6 +32,7 @@ TAKING: dict[str, Body | None] = {
     DEPLOYMENTS: {"hf_model_id": MODEL},
     "/v1/keys": {"name": "ci", "role": "deployer"},
     "/v1/credentials": {"provider": "vendor", "name": "main", "values": {"token": VENDOR_TOKEN}},
+    "/models": {"name": "a-model", "version": "1", "hf_model_id": MODEL},
     ROTATE: None,
     RESEND: None,
     "/v2/{deployment}/run": {"input": {"inputs": 1}},
@@ -60,7 +61,14 @@ def is_replay(answer: httpx.Response) -> bool:
 
 def written(api: Api) -> dict[str, int]:
     """Rows that only requests write; the engine goes on writing events."""
-    tables = ("deployments", "api_keys", "provider_credentials", "idempotency_records", "jobs")
+    tables = (
+        "deployments",
+        "api_keys",
+        "provider_credentials",
+        "idempotency_records",
+        "jobs",
+        "model_versions",
+    )
     return {table: count for table, count in api.rows().items() if table in tables}
 
 

@@ -30,7 +30,7 @@ DEPLOYERS = frozenset({Role.OWNER, Role.ADMIN, Role.DEPLOYER})
 READERS = DEPLOYERS | {Role.VIEWER}
 INVOKERS = DEPLOYERS | {Role.INVOKER}
 MANAGERS = frozenset({Role.OWNER, Role.ADMIN})
-OWNED = ("deployments", "api_keys", "provider_credentials", "jobs")
+OWNED = ("deployments", "api_keys", "provider_credentials", "jobs", "model_versions")
 JOB = {"input": {"inputs": [1]}}
 ELSEWHERE = (BYOC, CLUSTERS)  # in `test_byoc` and `test_clusters`
 ANYBODY = None  # needs no credentials at all
@@ -75,6 +75,10 @@ CASES = (
     Case("POST", "/v1/credentials", MANAGERS, 201),
     Case("GET", "/v1/credentials", READERS),
     Case("DELETE", "/v1/credentials/{credential_id}", MANAGERS, 204),
+    Case("POST", "/models", DEPLOYERS, 201),
+    Case("GET", "/models", READERS),
+    Case("GET", "/models/{model_id}", READERS),
+    Case("DELETE", "/models/{model_id}", DEPLOYERS),
     Case("POST", "/v1/workers/{endpoint}/state", ANYBODY, 422, {}),  # signed, not with a bearer token
     Case("GET", "/v1/workers/{endpoint}/cache", ANYBODY, 422),
     Case("GET", "/v1/webhook-secret", MANAGERS),
@@ -118,12 +122,18 @@ class World:
             path = path.replace("{key_id}", made.json()["id"])
         if "{credential_id}" in path:
             path = path.replace("{credential_id}", await self._credential())
+        if "{model_id}" in path:
+            body = await self.body(Case("POST", "/models", DEPLOYERS))
+            made = await self.api.owner.post("/models", json=body)
+            path = path.replace("{model_id}", made.json()["uuid"])
         path = path.replace("{endpoint}", "mrg-nobody-r1-a1")
         assert "{" not in path
         return path
 
     async def body(self, case: Case) -> dict[str, Any] | None:
-        """What to send; a credential's name is used once."""
+        """What to send; the names of credentials and models are used once."""
+        if (case.method, case.path) == ("POST", "/models"):
+            return {"name": self.api.service.new_id("x"), "version": "1", "hf_model_id": MODEL}
         if (case.method, case.path) != ("POST", "/v1/credentials"):
             return case.json
         return {
