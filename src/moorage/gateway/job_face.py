@@ -147,6 +147,8 @@ async def _job(response: ClientResponse) -> Mapping[str, Any]:
             code="provider_rate_limit",
             retry_after=float(after) if after.isdecimal() else 5.0,
         )
+    if response.status == 503:
+        raise Unavailable("Nothing takes jobs at the provider now.", code="provider_unavailable")
     if response.status >= 400:
         text = (await response.text(errors="replace"))[:300]
         raise BadGateway(f"The provider answered {response.status}: {text}", code="provider_failed")

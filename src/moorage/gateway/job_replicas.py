@@ -27,6 +27,7 @@ from moorage.domain.job import (
 )
 from moorage.domain.observation import Face
 from moorage.errors import BadGateway, Problem, Unavailable
+from moorage.gateway import api_server
 from moorage.gateway.job_face import JobCall
 from moorage.gateway.routes import Route, RoutePublisher
 from moorage.gateway.upstream import NothingSent, OpenAuth
@@ -74,7 +75,7 @@ class JobReplicas:
             if route.access.face is Face.JOBS:
                 call = JobCall(session, targets[0], auth)
                 return Output((await call.run(b'{"input":%b}' % text.encode())).decode())
-            return await _infer(session, targets, job, text.encode(), auth)
+            return await _infer(session, route, targets, job, text.encode(), auth)
         except Unavailable as problem:
             return NotTaken(problem.retry_after)
         except Problem as problem:
@@ -102,7 +103,12 @@ class JobReplicas:
 
 
 async def _infer(
-    session: ClientSession, targets: tuple[str, ...], job: Job, body: bytes, auth: UpstreamAuth
+    session: ClientSession,
+    route: Route,
+    targets: tuple[str, ...],
+    job: Job,
+    body: bytes,
+    auth: UpstreamAuth,
 ) -> Ending:
     headers = {
         "content-type": "application/json",
@@ -119,16 +125,18 @@ async def _infer(
         except NothingSent:
             continue
         async with response:
-            return await _ending(response)
+            read = b"" if auth.tls is None else await api_server.judged(response, route)
+            return await _ending(response, read)
     return NotTaken()
 
 
-async def _ending(response: ClientResponse) -> Ending:
+async def _ending(response: ClientResponse, read: bytes) -> Ending:
+    """`read` is what was read of the answer's body already: all of it, or nothing."""
     if response.status in (429, 503):
         after = response.headers.get("retry-after", "")
         return NotTaken(float(after) if after.isdecimal() else None)
     refused = not 200 <= response.status < 300
-    body = await _read(response, LONGEST_PROBLEM if refused else OUTPUT_BYTES)
+    body = read or await _read(response, LONGEST_PROBLEM if refused else OUTPUT_BYTES)
     if refused:
         return Refusal(_error(response.status, body or b""))
     if body is None:
