@@ -105,5 +105,5 @@ _SILENT = f"The cluster did not answer within {CHECK_SECONDS:.0f} s."
 
 def _invalid(error: Rejected, given: Mapping[str, str]) -> Invalid:
     field = "body.kubeconfig" if "kubeconfig" in given else "body.server"
-    errors = error.fields or (FieldError(field, "readable", error.detail),)
+    errors = error.fields or (FieldError(field, "usable", error.detail),)
     return Invalid(error.detail, errors=errors, advice=error.advice)
