@@ -22,12 +22,14 @@ WINDOW = 6
 TABLE = np.random.default_rng(7).normal(size=(len(WORDS), 3)).astype(np.float32)
 TABLE[PAD] = 1000.0
 
+Ends = Mapping[str, tuple[int, Sequence[int | str]]]  # by name: element type and shape
+
 
 def save_graph(
     folder: Path,
     nodes: Sequence[onnx.NodeProto],
-    inputs: Mapping[str, tuple[int, Sequence[int | str]]],
-    outputs: Mapping[str, tuple[int, Sequence[int | str]]],
+    inputs: Ends,
+    outputs: Ends,
     constants: Mapping[str, NDArray[np.generic]] | None = None,
     name: str = "onnx/model.onnx",
 ) -> Path:
@@ -114,20 +116,21 @@ def adder(folder: Path) -> Path:
         helper.make_node("Add", ["left", "right"], ["sum"]),
         helper.make_node("Identity", ["words"], ["same_words"]),
     ]
-    inputs = {
+    inputs: Ends = {
         "left": (TensorProto.FLOAT, ["N", 2]),
         "right": (TensorProto.FLOAT, ["N", 2]),
         "words": (TensorProto.STRING, ["M"]),
     }
-    outputs = {"sum": (TensorProto.FLOAT, ["N", 2]), "same_words": (TensorProto.STRING, ["M"])}
+    outputs: Ends = {"sum": (TensorProto.FLOAT, ["N", 2]), "same_words": (TensorProto.STRING, ["M"])}
     return save_graph(folder, nodes, inputs, outputs)
 
 
 def picker(folder: Path) -> Path:
     """`value` = the `index`-th of three numbers; the engine fails on an index that is not there."""
     nodes = [helper.make_node("Gather", ["numbers", "index"], ["value"])]
-    ends = {"index": (TensorProto.INT64, ["N"])}, {"value": (TensorProto.FLOAT, ["N"])}
-    return save_graph(folder, nodes, *ends, {"numbers": np.array([1, 2, 3], dtype=np.float32)})
+    inputs: Ends = {"index": (TensorProto.INT64, ["N"])}
+    outputs: Ends = {"value": (TensorProto.FLOAT, ["N"])}
+    return save_graph(folder, nodes, inputs, outputs, {"numbers": np.array([1, 2, 3], dtype=np.float32)})
 
 
 def slow(folder: Path) -> Path:
@@ -152,5 +155,6 @@ def slow(folder: Path) -> Path:
         helper.make_node("Loop", ["rounds", "", "matrix"], ["result"], body=body),
         helper.make_node("ReduceMax", ["result"], ["largest"], keepdims=0),
     ]
-    ends = {"rounds": (TensorProto.INT64, [])}, {"largest": (TensorProto.FLOAT, [])}
-    return save_graph(folder, nodes, *ends, {"matrix": np.eye(512, dtype=np.float32)})
+    inputs: Ends = {"rounds": (TensorProto.INT64, [])}
+    outputs: Ends = {"largest": (TensorProto.FLOAT, [])}
+    return save_graph(folder, nodes, inputs, outputs, {"matrix": np.eye(512, dtype=np.float32)})

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
-import runpod  # type: ignore[import-untyped]  # has no types
+import runpod
 
 Json = dict[str, Any]  # Any: JSON of a job
 

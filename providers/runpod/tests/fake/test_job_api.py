@@ -10,8 +10,8 @@ import aiohttp
 import httpx
 import pytest
 import requests
-import runpod  # type: ignore[import-untyped]  # has no types
-from runpod.endpoint.runner import Endpoint as SdkEndpoint  # type: ignore[import-untyped]  # has no types
+import runpod
+from runpod.endpoint.runner import Endpoint as SdkEndpoint
 
 from moorage_runpod.testing import KEY, Account, FakeRunPod
 
