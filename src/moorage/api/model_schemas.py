@@ -17,7 +17,7 @@ Secret = Annotated[str, StringConstraints(max_length=16_384)]
 
 MODEL_ID = "019aa5b5-7f60-7d0c-a4c1-0a1b2c3d4e60"
 _DIGEST = "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
-_IMAGE: dict[str, Any] = {
+IMAGE: dict[str, Any] = {
     "id": MODEL_ID,
     "uuid": MODEL_ID,
     "name": "acme-serve",
@@ -32,8 +32,8 @@ _IMAGE: dict[str, Any] = {
     "created_at": "2026-11-21T09:00:00.000000Z",
     "created_by": "usr_27k4m6q2x5y3zj7abcdefghijk",
 }
-_CUSTOM: dict[str, Any] = {
-    **_IMAGE,
+CUSTOM: dict[str, Any] = {
+    **IMAGE,
     "name": "our-digits",
     "version": "2",
     "type": "custom_model",
@@ -82,7 +82,7 @@ class ModelRequest(BaseModel):
 class ModelDocument(BaseModel):
     """A model version. `SUCCESS`: it may be deployed."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_IMAGE, _CUSTOM]})
+    model_config = ConfigDict(json_schema_extra={"examples": [IMAGE, CUSTOM]})
 
     id: str = Field(description="The same as `uuid`.")
     uuid: str = Field(description="What a deployment names as its `model_repo` or `model_id`.")
@@ -100,7 +100,7 @@ class ModelDocument(BaseModel):
 
 
 class ModelList(RootModel[list[ModelDocument]]):
-    model_config = ConfigDict(json_schema_extra={"examples": [[_IMAGE]]})
+    model_config = ConfigDict(json_schema_extra={"examples": [[IMAGE]]})
 
 
 class Removed(BaseModel):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from moorage import __version__
-from moorage.cli import changing, clusters, compute, deploying, identity, inferring, reading, serving
+from moorage.cli import changing, clusters, compute, deploying, identity, inferring, models, reading, serving
 
 _EXIT_CODES = """Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not allowed, 5 service not
 reached, 130 interrupted."""
@@ -43,6 +43,7 @@ for command in (
 app.add_typer(identity.keys)
 app.add_typer(compute.credentials)
 app.add_typer(clusters.clusters)
+app.add_typer(models.models)
 
 
 def _print_version(wanted: bool) -> None:

@@ -220,6 +220,29 @@ class MoorageClient:
     def remove_node_group(self, cluster_id: str, group_id: str) -> None:
         self._send("DELETE", f"/clusters/{_segment(cluster_id)}/nodegroups/{_segment(group_id)}/")
 
+    # -- registered models -----------------------------------------------------------------------------------
+
+    def registered_models(self) -> list[Document]:
+        """The newest first, over as many pages as it takes."""
+        found: list[Document] = []
+        path: str | None = "/models?limit=200"
+        while path is not None:
+            response = self._send("GET", path)
+            found += self._list(response)
+            path = response.links.get("next", {}).get("url")
+        return found
+
+    def register_model(self, body: Document) -> Document:
+        """Safe to lose the answer of, as `create`."""
+        headers = {"idempotency-key": str(uuid.uuid4())}
+        try:
+            return self._json("POST", "/models", json=body, headers=headers)
+        except _AnswerLost:
+            return self._json("POST", "/models", json=body, headers=headers)
+
+    def remove_model(self, model_id: str) -> None:
+        self._send("DELETE", f"/models/{_segment(model_id)}")
+
     # -- models, identity ------------------------------------------------------------------------------------
 
     def infer(self, model: str, body: Document) -> Document:
@@ -252,6 +275,15 @@ class MoorageClient:
         except ValueError as error:
             raise _not_moorage(self.base_url, response) from error
         return document
+
+    def _list(self, response: httpx.Response) -> list[Document]:
+        try:
+            found = response.json()
+        except ValueError as error:
+            raise _not_moorage(self.base_url, response) from error
+        if not isinstance(found, list):
+            raise _not_moorage(self.base_url, response)
+        return found
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:

@@ -29,6 +29,7 @@ class Answer:
     body: Any = None
     content_type: str = "application/json"
     cut: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -58,6 +59,8 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
             body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
             self.send_response(answer.status)
             self.send_header("content-type", answer.content_type)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
             if not answer.cut:
                 self.send_header("content-length", str(len(body)))
             self.end_headers()
