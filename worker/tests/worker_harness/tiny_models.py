@@ -95,7 +95,7 @@ def text_classifier(folder: Path, **config: object) -> Path:
 def embedder(folder: Path, *, pooling: Mapping[str, object], normalize: bool) -> Path:
     """Token vectors are the rows of TABLE; how they are pooled is up to the worker."""
     nodes = [_LOOK_UP, helper.make_node("Identity", ["vectors"], ["last_hidden_state"])]
-    hidden = {"last_hidden_state": (TensorProto.FLOAT, ["batch", "tokens", 3])}
+    hidden: Ends = {"last_hidden_state": (TensorProto.FLOAT, ["batch", "tokens", 3])}
     save_graph(folder, nodes, _TOKENS, hidden, {"table": TABLE}, name="model.onnx")
     _save_tokenizer(folder)
     (folder / "1_Pooling").mkdir()
