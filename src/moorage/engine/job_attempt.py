@@ -51,6 +51,9 @@ class Replicas(Protocol):
     def places(self, deployment_id: str) -> int:
         """How many replicas of it answer."""
 
+    def missed(self, deployment_id: str) -> None:
+        """A job found none: a deployment that sleeps is to be woken. Waits for nothing."""
+
     async def run(self, job: Job, text: str) -> Ending:
         """Has one replica carry the job out; `text` is the input, JSON. Raises nothing: whatever happens is
         an ending. Cancelled, it stops the replica's work as far as that can be done."""
@@ -150,6 +153,7 @@ class JobAttempt:
         deployment = await self._store.deployment(job.deployment_id)
         phase = Phase.DELETED if deployment is None else deployment.phase
         if phase not in (Phase.FAILED, Phase.DELETING, Phase.DELETED):
+            self._replicas.missed(job.deployment_id)
             return NotServing()
         return Refusal(problem_text(Clash(f"The deployment is {phase}.", code="deployment_over")))
 

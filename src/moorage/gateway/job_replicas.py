@@ -62,11 +62,14 @@ class JobReplicas:
         route = self._routes.current.route(deployment_id)
         return 0 if route is None else len(route.targets)
 
+    def missed(self, deployment_id: str) -> None:
+        route = self._routes.current.route(deployment_id)
+        if route is not None and self._waker is not None and asleep(route):
+            self._waker.rouse(deployment_id)
+
     async def run(self, job: Job, text: str) -> Ending:
         route = self._routes.current.route(job.deployment_id)
         if route is None or not route.targets:
-            if route is not None and self._waker is not None and asleep(route):
-                self._waker.rouse(route.deployment_id)
             return NotServing()
         try:
             auth = await self._auth(route)

@@ -6,14 +6,12 @@ import asyncio
 import os
 import resource
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 from moorage.domain.deployment import Phase
-from moorage.domain.job import Job, NotServing
 from moorage.errors import Clash
 from moorage.gateway import waking
 from moorage.gateway.job_replicas import JobReplicas
@@ -233,14 +231,15 @@ async def test_a_body_that_is_refused_wakes_nobody(house: Any, bed: Bed) -> None
 
 async def test_a_job_for_one_that_sleeps_wakes_it_and_does_not_wait(bed_alone: tuple[Any, ...]) -> None:
     routes, bed, waker = bed_alone
-    job = Job("job-1", "org", "dep_1", datetime(2026, 1, 1, tzinfo=UTC))
     replicas = JobReplicas(routes, no_auth, waker=waker)
     for _ in range(3):
-        assert await replicas.run(job, "1") == NotServing()
+        replicas.missed("dep_1")
+        replicas.missed("dep_unknown")
     await asyncio.wait_for(bed.came.wait(), WAIT)
     assert bed.woken == ["dep_1"]
     routes.put(Route("dep_1", "org", "a", phase=Phase.STOPPED))
-    assert await replicas.run(job, "1") == NotServing()
+    replicas.missed("dep_1")
+    await asyncio.sleep(0)
     assert bed.woken == ["dep_1"]
 
 
