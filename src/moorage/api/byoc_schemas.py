@@ -22,8 +22,8 @@ _SIZE = re.compile(r"[1-9][0-9]{0,8}")
 LONGEST_NAME = 30
 
 Id = Annotated[UUID, Field(strict=False)]  # JSON has no UUIDs, only their text
-Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-Argument = Annotated[str, StringConstraints(max_length=32768)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+Argument = Annotated[str, StringConstraints(max_length=4096)]
 Whole = Annotated[int, Field(ge=-(2**31), lt=2**31)]  # beyond it nothing is meant, and rules are the domain's
 
 
@@ -97,8 +97,8 @@ class VolumeClaim(_Part):
 
 
 class CustomConfiguration(_Part):
-    entrypoint: list[Argument] | None = Field(None, min_length=1, max_length=1024)
-    command: list[Argument] | None = Field(None, max_length=1024)
+    entrypoint: list[Argument] | None = Field(None, min_length=1, max_length=128)
+    command: list[Argument] | None = Field(None, max_length=128)
     workingDir: Text | None = None  # noqa: N815 - the document's name
 
 

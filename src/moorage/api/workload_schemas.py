@@ -15,10 +15,10 @@ from moorage.domain import workload as domain
 from moorage.domain.workload import AccessMode, Autoscale, Metric, Queued, Resources, ScalingTarget
 from moorage.domain.workload_rules import default_volume_name
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-Argument = Annotated[str, StringConstraints(max_length=32768)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+Argument = Annotated[str, StringConstraints(max_length=4096)]
 Whole = Annotated[int, Field(ge=-(2**31), lt=2**31)]  # beyond it nothing is meant, and rules are the domain's
-Arguments = Annotated[list[Argument], Field(max_length=1024)]
+Arguments = Annotated[list[Argument], Field(max_length=128)]
 
 _AMOUNT = re.compile(r"([0-9]{1,15})(Mi|Gi|Ti)")
 _UNITS = {"Mi": 1024**2, "Gi": 1024**3, "Ti": 1024**4}

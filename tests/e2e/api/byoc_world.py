@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any  # JSON of the API
 from uuid import UUID
 
@@ -27,6 +28,7 @@ from moorage.testing.provider import InProcessCompute, InProcessSleeper, cpu_off
 from .conftest import MODEL, Api
 
 ROOT = "/deployments/model-deployments/"
+SERVER = "https://127.0.0.1:9"
 Body = dict[str, Any]
 
 
@@ -38,10 +40,10 @@ class InProcessClusters(InProcessSleeper):
         self.credential_fields = {"token": "a token of the cluster"}
 
     def read_access(self, given: Mapping[str, str]) -> Mapping[str, str]:
-        return {"token": given["token"]}
+        return {"server": given.get("server", SERVER), "token": given.get("token", "t")}
 
     async def check(self, credentials: Credentials) -> ClusterReport:
-        raise NotImplementedError("nobody asks here")
+        return ClusterReport(datetime.now(UTC), version="v1.36.0")
 
 
 def clusters() -> InProcessClusters:
@@ -85,14 +87,12 @@ async def bring(api: Api, organization_id: str, name: str = "ours") -> World:
         organization_id,
         "cubes",
         name,
-        seal_values(box, credential_id, {"token": "t"}),
+        seal_values(box, credential_id, {"server": SERVER, "token": "t"}),
         "t…",
         now,
         "usr",
     )
-    cluster = Cluster(
-        ids("cls"), organization_id, name, "cubes", credential_id, "https://127.0.0.1:9", now, "usr"
-    )
+    cluster = Cluster(ids("cls"), organization_id, name, "cubes", credential_id, SERVER, now, "usr")
     groups = tuple(
         NodeGroup(ids("ngp"), organization_id, cluster.id, f"pool-{n}", {"pool": str(n)}, False, now)
         for n in range(2)
