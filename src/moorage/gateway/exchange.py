@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
-from aiohttp import ClientError, ClientResponse
+from aiohttp import ClientError, ClientResponse, ClientSSLError
 
 from moorage.connections import Connections
 from moorage.domain.observation import Face
@@ -220,6 +220,12 @@ class Exchange:
             target = with_query(url, self._scope["query_string"])
             try:
                 return base, await send(session, self._scope["method"], target, headers, body, auth)
+            except ClientSSLError as error:
+                raise BadGateway(
+                    "The replica's host did not show a certificate that can be believed.",
+                    code="upstream_untrusted",
+                    advice="It may have expired, be for another host, or not be by the authority given.",
+                ) from error
             except NothingSent as error:
                 log.info("request %s: %s: %s", self._request_id, url.raw_authority, type(error).__name__)
         raise NotServing.unreachable(self._lane.route)
