@@ -98,8 +98,10 @@ async def patch(request: Request, caller: Caller, uuid: Uuid, body: ByocChangeRe
     if not body.model_fields_set:
         raise Invalid("Give at least one field to change.")
     current = await _on_a_cluster(request, caller, uuid)
-    change = translation.change(current, body)
-    return _shown(request, await services(request).changes.change(caller, current.id, change))
+    changes = services(request).changes
+    return _shown(
+        request, await changes.change(caller, current.id, lambda now: translation.change(now, body))
+    )
 
 
 @router.delete(
@@ -152,7 +154,7 @@ async def scale(request: Request, caller: Caller, uuid: Uuid, body: ByocScaleReq
         raise Invalid("Give min_pod_replicas, max_pod_replicas, or both.")
     current = await _on_a_cluster(request, caller, uuid)
     change = Change(min_replicas=body.min_pod_replicas, max_replicas=body.max_pod_replicas)
-    return _shown(request, await services(request).changes.change(caller, current.id, change))
+    return _shown(request, await services(request).changes.change(caller, current.id, lambda _: change))
 
 
 async def _on_a_cluster(request: Request, caller: Principal, uuid: str) -> Deployment:

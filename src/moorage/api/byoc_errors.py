@@ -61,6 +61,7 @@ _WORDS = {
     "workload.secret_env": "secret_env_variables",
     "workload.tag": "deployment_tag",
     "env": "env_variables",
+    "user_webhook_url": "webhook_url",
     "model_id": "model_repo",
     "node_groups": "nodegroups",
     "min_replicas": "min_pod_replicas",

@@ -1,7 +1,7 @@
 """The words of the BYOC surface: what its document lets one send, and what it answers.
 
 Form is checked here (types, names, enumerations), rules are the domain's. What the document does not have and
-we add is optional, and says so: `gpu_request`, `secret_env_variables`, `storage_class`.
+we add is optional, and says so: `gpu_request`, `secret_env_variables`, `storage_class`, `webhook_url`.
 """
 
 from __future__ import annotations
@@ -173,6 +173,9 @@ class ByocDeploymentRequest(_Part):
     gpu_request: Whole | None = Field(
         None, description="Accelerators per pod; those of one node of the node group when absent."
     )
+    webhook_url: str | None = Field(
+        None, max_length=2048, description="https; is told of every phase, signed."
+    )
 
 
 PATCH: dict[str, Any] = {"min_pod_replicas": 1, "max_pod_replicas": 4}
@@ -189,6 +192,7 @@ class ByocChangeRequest(_Part):
     memory_request: Whole | None = None
     memory_limit: Whole | None = None
     gpu_request: Whole | None = None
+    webhook_url: str | None = Field(None, max_length=2048)
     min_pod_replicas: Whole | None = None
     max_pod_replicas: Whole | None = None
     autoscale_config: AutoscaleConfig | None = None
@@ -293,6 +297,7 @@ DETAIL: dict[str, Any] = {
     "deployment_custom_configuration": None,
     "advanced_configuration": {"runtime_overrides": {"termination_grace_period_seconds": 45}},
     "env_names": [],
+    "webhook_url": None,
     "endpoint_url": "http://127.0.0.1:8080/v1/models/dep_27k4m6q2x5y3zj7abcdefghijk/infer",
     "created_at": "2026-11-21T09:00:03.000000Z",
 }
@@ -321,6 +326,7 @@ class ByocDeployment(ByocCreated):
     persistent_volume_claims: list[VolumeClaim]
     deployment_custom_configuration: CustomConfiguration | None
     advanced_configuration: AdvancedConfiguration
+    webhook_url: str | None
     env_names: list[str] = Field(description="Names only; values are sealed.")
     endpoint_url: str | None = Field(description="Where requests go; null until it was deployed once.")
     created_at: str

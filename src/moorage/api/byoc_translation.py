@@ -61,6 +61,7 @@ def new_deployment(body: ByocDeploymentRequest) -> NewDeployment:
         cluster=id_of("cls", body.cluster),
         node_groups=tuple(dict.fromkeys(id_of("ngp", uuid) for uuid in body.nodegroups)),
         workload=_workload(body),
+        user_webhook_url=body.webhook_url,
     )
 
 
@@ -76,6 +77,7 @@ def change(current: Deployment, body: ByocChangeRequest) -> Change:
         max_replicas=body.max_pod_replicas,
         workload=None if new == old else new,
         env=env,
+        webhook_url=body.webhook_url,
     )
 
 
@@ -210,6 +212,7 @@ def detail(deployment: Deployment, public_url: str) -> dict[str, Any]:
         "replicas": {"desired": max(1, deployment.spec.min_replicas), "ready": status.replicas.ready},
         **_workload_detail(workload),
         "env_names": list(deployment.spec.env_names),
+        "webhook_url": deployment.spec.webhook_url,
         "endpoint_url": f"{public_url}/v1/models/{deployment.id}/infer" if status.ready_at else None,
         "created_at": instant(deployment.created_at),
     }

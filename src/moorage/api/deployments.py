@@ -123,7 +123,7 @@ async def change(
     """What runs is changed in place where its provider can; it is `updating` until that is done."""
     if not body.model_fields_set:
         raise Invalid.at("body", "something_to_change", "Give at least one field to change.")
-    await services(request).changes.change(caller, deployment_id, body.to_domain())
+    await services(request).changes.change(caller, deployment_id, lambda _: body.to_domain())
     return await _accepted(request, caller, deployment_id)
 
 

@@ -51,18 +51,22 @@ class DeploymentChanges:
     def __init__(self, surroundings: ChangeSurroundings) -> None:
         self._out = surroundings
 
-    async def change(self, principal: Principal, deployment_id: str, change: Change) -> Deployment:
-        """As it is stored now; a change that changes nothing stores nothing. Raises Invalid by field, and
-        Clash for a deployment that is over."""
+    async def change(
+        self, principal: Principal, deployment_id: str, amend: Callable[[Deployment], Change]
+    ) -> Deployment:
+        """As it is stored now; a change that changes nothing stores nothing. `amend` says what to change of
+        the deployment as it is, and is asked again when somebody else wrote first. Raises Invalid by field,
+        and Clash for a deployment that is over."""
         require(principal, Permission.DEPLOY)
-        if change.webhook_url is not None:
+        asked = amend(await self._owned(principal, deployment_id))
+        if asked.webhook_url is not None:
             try:
-                await self._out.outgoing.check(change.webhook_url)
+                await self._out.outgoing.check(asked.webhook_url)
             except OutgoingRefused as refused:
                 raise Invalid.at("body.user_webhook_url", refused.rule, refused.detail) from refused
 
         def changed(deployment: Deployment) -> Deployment:
-            spec = self._changed(deployment, change)
+            spec = self._changed(deployment, amend(deployment))
             if spec == deployment.spec:
                 return deployment
             return replace(deployment, spec=spec, generation=deployment.generation + 1)
@@ -74,11 +78,7 @@ class DeploymentChanges:
         self, principal: Principal, deployment_id: str, min_replicas: int, max_replicas: int | None = None
     ) -> Deployment:
         """Between so many replicas; a `max_replicas` that is not given follows."""
-        require(principal, Permission.DEPLOY)
-        most = max_replicas
-        if most is None:
-            most = max(min_replicas, (await self._owned(principal, deployment_id)).spec.max_replicas)
-        return await self.change(principal, deployment_id, Change(min_replicas, most))
+        return await self.change(principal, deployment_id, lambda _: Change(min_replicas, max_replicas))
 
     async def stop(self, principal: Principal, deployment_id: str) -> Deployment:
         """Wants no replica. Repeating it does no harm."""
@@ -207,9 +207,10 @@ def _errors(
     if least > most:
         message = f"min_replicas ({least}) is above max_replicas ({most})."
         errors.append(FieldError("body.min_replicas", "min_at_most_max", message))
-    if workload is not None and change.workload is not None:
+    if workload is not None and (change.workload is not None or change.env is not None):
         imported = isinstance(spec.source, ContainerImage)
-        errors += broken_rules(workload, imported=imported, custom=not imported)
+        env = spec.env_names if change.env is None else change.env.keys()
+        errors += broken_rules(workload, imported=imported, custom=not imported, env=env)
     errors += environment_errors(change.env or {})
     return errors
 
