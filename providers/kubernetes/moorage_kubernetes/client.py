@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar  # Any: the library is not typed
 
 import aiohttp
@@ -64,6 +65,10 @@ class ClusterClient:
         self.version = k8s.VersionApi(self.api)
         self.authorization = k8s.AuthorizationV1Api(self.api)
 
+    @property
+    def closed(self) -> bool:
+        return self.transport.closed
+
     def __repr__(self) -> str:
         return f"ClusterClient({self.server})"
 
@@ -78,20 +83,25 @@ class ClusterClient:
             message = f"The answer is not that of a Kubernetes API ({type(error).__name__})"
             raise Retry(message, after=5.0) from None
 
-    async def read(self, method: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+    async def read(self, method: Callable[..., Awaitable[Any]], /, **query: Any) -> Any:
         """The JSON that an API method answers with. The models are slow to build, and the list of all pods is
         long. Raises ProviderErrors."""
+        response = await self.open(method, **query)
 
-        async def request() -> Any:
-            response = await method(*args, **kwargs, _preload_content=False)
+        async def body() -> Any:
             try:
                 return json.loads(await read_bounded(response, MOST_BYTES))
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            except (aiohttp.ClientError, OSError) as error:
                 raise trouble(error) from None
             finally:
                 response.release()
 
-        return await self.call(request)
+        return await self.call(body)
+
+    async def open(self, method: Callable[..., Awaitable[Any]], /, **query: Any) -> aiohttp.ClientResponse:
+        """A successful answer that the caller reads and releases, as of a watch or a log that is followed."""
+        opened: aiohttp.ClientResponse = await self.call(partial(method, _preload_content=False, **query))
+        return opened
 
     async def aclose(self) -> None:
         await self.transport.close()

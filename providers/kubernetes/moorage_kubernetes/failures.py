@@ -27,7 +27,7 @@ MAX_WORDS = 600
 RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 60.0
 
-TOKEN_ADVICE = "Import the cluster again with a token or certificate that it accepts."
+IMPORT_ADVICE = "Import the cluster again with a token or certificate that it accepts."
 ACCESS_ADVICE = "Allow it with a Role or ClusterRole for the account that the cluster was imported with."
 
 _NOT_ALLOWED = re.compile(
@@ -43,7 +43,7 @@ def failure(status: int, body: bytes, headers: Mapping[str, str]) -> ProviderErr
     words = _words(told)
     match status:
         case 401:
-            return Unauthorized(f"The cluster refuses the credentials: {words}", advice=TOKEN_ADVICE)
+            return Unauthorized(f"The cluster refuses the credentials: {words}", advice=IMPORT_ADVICE)
         case 403:
             return _forbidden(told, words)
         case 404:

@@ -21,7 +21,7 @@ from kubernetes_asyncio.client.rest import RESTClientObject, RESTResponse
 from moorage.errors import ProviderError, Rejected, Retry, Unauthorized
 from moorage.ports import Resolve
 from moorage_kubernetes.connecting import NotPermitted, open_session, tls_context
-from moorage_kubernetes.failures import TOKEN_ADVICE, failure
+from moorage_kubernetes.failures import IMPORT_ADVICE, failure
 
 CONNECT_SECONDS = 10.0
 MOST_BYTES = 256 * 1024**2  # of a whole answer: all pods of a very large cluster
@@ -40,10 +40,10 @@ class Transport(RESTClientObject):
         self._seconds = seconds
         self._opening = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
-        self._closed = False
+        self.closed = False
 
     async def close(self) -> None:
-        self._closed = True
+        self.closed = True
         if self._session is not None:
             await self._session.close()
 
@@ -59,8 +59,8 @@ class Transport(RESTClientObject):
         _request_timeout: Any = None,
     ) -> Any:
         """A whole answer as the library's RESTResponse; with `_preload_content` False an answer that is still
-        to be read, which the caller releases. Both have a status of success. `_request_timeout` is in seconds,
-        or a ClientTimeout."""
+        to be read, which the caller releases. Both have a status of success. `_request_timeout` is in
+        seconds, or a ClientTimeout."""
         async with self._troubles():
             session = await self._opened()
             response = await session.request(
@@ -72,8 +72,7 @@ class Transport(RESTClientObject):
                 allow_redirects=False,
             )
             try:
-                if not 200 <= response.status < 300:
-                    raise await self._failure(response)
+                await self._refuse_failure(response)
                 if _preload_content:
                     return RESTResponse(response, await read_bounded(response, MOST_BYTES))
             except BaseException:
@@ -90,14 +89,14 @@ class Transport(RESTClientObject):
 
     async def _opened(self) -> aiohttp.ClientSession:
         async with self._opening:
-            if self._closed:
+            if self.closed:
                 raise Retry("The connection to the cluster is being closed")
             if self._session is None:
                 try:
                     context = await asyncio.to_thread(tls_context, self._values)
                 except (ValueError, OSError):
                     detail = "The certificates of the cluster's credential cannot be used"
-                    raise Unauthorized(detail, advice=TOKEN_ADVICE) from None
+                    raise Unauthorized(detail, advice=IMPORT_ADVICE) from None
                 self._session = open_session(self._resolve, context, CONNECT_SECONDS)
             return self._session
 
@@ -106,10 +105,13 @@ class Transport(RESTClientObject):
             return asked
         return aiohttp.ClientTimeout(total=asked or self._seconds, sock_connect=CONNECT_SECONDS)
 
-    async def _failure(self, response: aiohttp.ClientResponse) -> ProviderError:
+    async def _refuse_failure(self, response: aiohttp.ClientResponse) -> None:
+        if 200 <= response.status < 300:
+            return
         body = await response.content.read(MOST_ERROR_BYTES)
         token = self._values.get("token", "").encode()
-        return failure(response.status, body.replace(token, b"[token]") if token else body, response.headers)
+        clean = body.replace(token, b"[token]") if token else body
+        raise failure(response.status, clean, response.headers)
 
 
 async def read_bounded(response: aiohttp.ClientResponse, most: int) -> bytes:
@@ -136,7 +138,7 @@ def trouble(error: Exception) -> ProviderError:
             f"The certificate of the cluster's server is not trusted: {reason}", advice=TRUST_ADVICE
         )
     if _certificate_refused(error):
-        return Unauthorized("The cluster refuses the client certificate", advice=TOKEN_ADVICE)
+        return Unauthorized("The cluster refuses the client certificate", advice=IMPORT_ADVICE)
     if isinstance(error, TimeoutError):
         return Retry("The cluster did not answer in time", after=2.0)
     return Retry(f"The cluster cannot be reached ({type(error).__name__})", after=2.0)
