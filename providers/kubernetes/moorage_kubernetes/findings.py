@@ -34,7 +34,7 @@ _PASSING = re.compile(
     r"|no such host|server misbehaving|unexpected EOF|50[0234] |TLS handshake|RegistryUnavailable",
     re.I,
 )
-_LACKING = re.compile(r"Insufficient ([\w./-]+)")
+_LACKING = re.compile(r"Insufficient ([\w./-]*\w)")
 _WORDS_FOR = {"nvidia.com/gpu": "GPUs", "cpu": "CPU", "memory": "memory", "pods": "room for pods"}
 
 
@@ -109,7 +109,7 @@ def _unscheduled(
         patience = max(patience, settings.growth_patience)
     elif reasons & NOT_GROWING:
         patience /= 4
-    message = f"no node has room for the pod, {_lacking(words)}: {_cut(words)}"
+    message = f"no node has room for the pod ({_lacking(words)}): {_cut(words)}"
     if refused is not None and grows is None:
         message += f"; the autoscaler adds none: {_cut(refused)}"
     if waited < patience:
@@ -127,7 +127,7 @@ def _unbound(words: str, events: Sequence[Told], waited: float, settings: Kubern
 def _lacking(words: str) -> str:
     lacking = list(dict.fromkeys(_LACKING.findall(words)))
     if lacking:
-        return f"too little {' and '.join(_WORDS_FOR.get(name, name) for name in lacking)}"
+        return f"not enough {' and '.join(_WORDS_FOR.get(name, name) for name in lacking)}"
     if "untolerated taint" in words:
         return "its nodes repel pods by taints"
     if "node affinity" in words or "node selector" in words:
