@@ -28,7 +28,7 @@ from moorage.domain.estimate import runtime_options
 from moorage.domain.model import CacheScope, ContainerImage, HubModel, ModelProfile, Source
 from moorage.domain.placement import place
 from moorage.errors import Invalid, ProviderError, Retry
-from moorage.ports import Clock, ModelHub, OpenAccount, Provider
+from moorage.ports import Clock, Clusters, ModelHub, OpenAccount, Provider
 
 REFUSAL_SECONDS = 60.0  # how long a refused offer is tried last
 REFUSALS_KEPT = 1000
@@ -207,7 +207,8 @@ def _barred(
         return RefusedOffer(name, None, 0, reason, "use an API key of this service")
     if provider.credential_fields and not known:
         reason = f"no {name} account is known: {' and '.join(provider.credential_fields)} is missing"
-        change = f"store a {name} account with POST /v1/credentials, or choose another provider"
+        how = "POST /clusters/" if isinstance(provider, Clusters) else "POST /v1/credentials"
+        change = f"store a {name} account with {how}, or choose another provider"
         return RefusedOffer(name, None, 0, reason, change)
     for feature in needed_features(need):
         unable = provider.unsupported.get(feature)

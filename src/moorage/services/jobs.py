@@ -56,6 +56,7 @@ from moorage.upstream_auth import UpstreamAuth, UpstreamAuthenticator
 QUEUE_JOBS = 10_000  # that wait for one deployment
 QUEUE_BYTES = 1 << 30
 PURGED_AT_ONCE = 200
+_TAKES_NONE = (Phase.FAILED, Phase.STOPPING, Phase.STOPPED, Phase.DELETING, Phase.DELETED)
 CALL_SECONDS = 30.0  # for a provider to answer, beyond the time that it was asked to wait
 
 
@@ -207,10 +208,11 @@ class Jobs:
         errors = broken_job_rules(request)
         if errors:
             raise Invalid("; ".join(e.message for e in errors), errors=errors)
-        if deployment.phase in (Phase.FAILED, Phase.DELETING, Phase.DELETED):
+        if deployment.phase in _TAKES_NONE:
             raise Clash(
                 f"The deployment {deployment.name!r} is {deployment.phase}; it takes no jobs.",
                 code="deployment_over",
+                advice="Start it, if it was stopped; deploy again, if it is over.",
             )
         try:
             text = input_text(deployment, request.input)
