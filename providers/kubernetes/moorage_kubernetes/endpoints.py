@@ -20,8 +20,8 @@ from moorage.errors import Gone
 from moorage.ports import Absent, LogLine, RevisionPlan, StillThere
 from moorage_kubernetes import marks
 from moorage_kubernetes.applying import Objects
-from moorage_kubernetes.checking import tools_of
 from moorage_kubernetes.client import ClusterClient
+from moorage_kubernetes.installed import installed_tools
 from moorage_kubernetes.kinds import CLAIM, DEPLOYMENT, POD, SCALED_OBJECT, SCALERS, SERVICE
 from moorage_kubernetes.log_reading import read_logs
 from moorage_kubernetes.looking import Looker
@@ -164,7 +164,7 @@ class ClusterEndpoints:
         """What is installed there, as of a minute ago at most."""
         async with self._reading_tools:
             if self._tools is None or time.monotonic() - self._tools[0] > TOOLS_SECONDS:
-                self._tools = (time.monotonic(), await tools_of(self.client, self.client.values))
+                self._tools = (time.monotonic(), await installed_tools(self.client, self.client.values))
             return self._tools[1]
 
     async def aclose(self) -> None:

@@ -41,6 +41,7 @@ NETWORK_POLICY = Kind(
     "networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", "networking", "network_policy"
 )
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments", "apps", "deployment")
+REPLICA_SET = Kind("apps/v1", "ReplicaSet", "replicasets", "apps", "replica_set")
 BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", "policy", "pod_disruption_budget")
 HORIZONTAL = Kind(
     "autoscaling/v2",
@@ -75,6 +76,7 @@ KINDS = {
         LIMITS,
         NETWORK_POLICY,
         DEPLOYMENT,
+        REPLICA_SET,
         BUDGET,
         HORIZONTAL,
         SCALED_OBJECT,

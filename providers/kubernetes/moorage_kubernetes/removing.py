@@ -13,7 +13,17 @@ from moorage.errors import PermissionMissing
 from moorage.ports import Absent, StillThere
 from moorage_kubernetes import marks
 from moorage_kubernetes.applying import Objects
-from moorage_kubernetes.kinds import BUDGET, CLAIM, DEPLOYMENT, EXTRAS, POD, SECRET, SERVICE, Kind
+from moorage_kubernetes.kinds import (
+    BUDGET,
+    CLAIM,
+    DEPLOYMENT,
+    EXTRAS,
+    POD,
+    REPLICA_SET,
+    SECRET,
+    SERVICE,
+    Kind,
+)
 
 Object = dict[str, Any]
 
@@ -41,6 +51,9 @@ class Remover:
         names = [(CLAIM, each["metadata"]["name"]) for each in claims]
         names += [(kind, name) for kind in (*EXTRAS, BUDGET, SECRET)]
         names.append((SECRET, marks.registry_secret(name)))
+        if pods:  # somebody may have deleted the Deployment alone, and what it made makes more of them
+            sets = await self._objects.list(REPLICA_SET, namespace, selector)
+            names += [(REPLICA_SET, each["metadata"]["name"]) for each in sets]
         if await self._delete_all(namespace, names) or pods:
             return StillThere(AGAIN_SECONDS if pods or claims else FIRST_AGAIN_SECONDS)
         if await self._objects.delete(SERVICE, namespace, name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from dataclasses import replace
+from typing import Any  # Kubernetes objects as they are read
 
 import pytest
 from kubernetes_asyncio import client
@@ -13,7 +14,7 @@ from moorage.domain.deployment import Handle
 from moorage.domain.observation import Face
 from moorage.domain.workload import AccessMode, Autoscale, Metric, Queued, ScalingTarget, Volume
 from moorage.errors import Gone, Rejected
-from moorage.ports import Absent, Callback, Credentials, RegistryAccess, RevisionPlan
+from moorage.ports import Absent, Callback, Credentials, RegistryAccess, RevisionPlan, StillThere
 from moorage.testing.provider_contract import until_absent
 from moorage_kubernetes import marks
 from moorage_kubernetes.cluster_provider import KubernetesProvider
@@ -36,25 +37,28 @@ async def started(house: House, name: str, plan: RevisionPlan) -> tuple[Kubernet
     return provider, handle
 
 
-def deployment(house: House, name: str) -> dict[str, dict[str, object]]:
+def deployment(house: House, name: str) -> dict[str, Any]:
     return house.cluster.object("deployments", name, plans.NAMESPACE)
 
 
 def replicas(house: House, name: str) -> int:
-    return int(str(deployment(house, name)["spec"]["replicas"]))
+    return int(deployment(house, name)["spec"]["replicas"])
 
 
 def notes(house: House, name: str) -> dict[str, str]:
-    return deployment(house, name)["metadata"].get("annotations") or {}  # type: ignore[return-value]  # JSON
+    return dict(deployment(house, name)["metadata"].get("annotations") or {})
 
 
 async def stop(provider: KubernetesProvider, handle: Handle, credentials: Credentials) -> None:
+    """As the engine does."""
     async with asyncio.timeout(10):
-        while not isinstance(answer := await provider.stop(handle, credentials), Absent):
+        answer = await provider.stop(handle, credentials)
+        while isinstance(answer, StillThere):
             await asyncio.sleep(min(answer.after, 0.05))
+            answer = await provider.stop(handle, credentials)
 
 
-# -- what is made ---------------------------------------------------------------------------------------------
+# -- what is made -----------------------------------------------------------------------------------------
 
 
 async def test_everything_is_labelled_and_goes_with_its_deployment(house: House, name: str) -> None:
@@ -79,8 +83,8 @@ async def test_secret_values_stand_in_the_secret_and_nowhere_else(house: House, 
     told = str([house.cluster.objects(k) for k in ("deployments", "pods", "services", "events")])
     assert "hush" not in told
     assert "'name': 'MODE', 'value': 'fast'" in told
-    pull = deployment(house, name)["spec"]["template"]["spec"]["imagePullSecrets"]  # type: ignore[index]  # JSON
-    assert pull == [{"name": f"{name}-registry"}]
+    spec = deployment(house, name)["spec"]["template"]["spec"]
+    assert spec["imagePullSecrets"] == [{"name": f"{name}-registry"}]
 
 
 async def test_without_a_workload_all_variables_are_secret(house: House, name: str) -> None:
@@ -98,7 +102,7 @@ async def test_the_namespace_is_made_where_it_is_missing(house: House, name: str
     await until_absent(provider, handle, credentials, 10)
 
 
-# -- changes --------------------------------------------------------------------------------------------------
+# -- changes ----------------------------------------------------------------------------------------------
 
 
 async def test_a_change_of_a_secret_rolls_the_pods_and_the_old_one_serves_meanwhile(
@@ -162,7 +166,7 @@ async def test_an_autoscaler_takes_over_without_a_replica_lost_and_lets_go_again
     assert replicas(house, name) == 1
 
 
-# -- volumes --------------------------------------------------------------------------------------------------
+# -- volumes ----------------------------------------------------------------------------------------------
 
 
 async def test_a_volume_that_we_made_goes_with_its_deployment(house: House, name: str) -> None:
@@ -215,7 +219,7 @@ async def test_an_access_mode_that_the_storage_class_cannot_do_is_refused(house:
     )
 
 
-# -- stop, start, sleep ---------------------------------------------------------------------------------------
+# -- stop, start, sleep -----------------------------------------------------------------------------------
 
 
 async def test_stop_keeps_volumes_and_names_and_start_brings_it_back(house: House, name: str) -> None:
@@ -270,7 +274,7 @@ async def test_wake_of_what_is_not_there_is_gone(house: House, name: str) -> Non
         await house.provider().wake(Handle("kubernetes", name), house.credentials)
 
 
-# -- queues ---------------------------------------------------------------------------------------------------
+# -- queues -----------------------------------------------------------------------------------------------
 
 
 async def test_a_queue_has_a_front_that_takes_jobs(house: House, name: str) -> None:
@@ -295,7 +299,7 @@ async def test_a_queue_has_a_front_that_takes_jobs(house: House, name: str) -> N
     assert set(seen.targets) == {url}
     assert seen.running == 2
     front = deployment(house, marks.front_name(name))
-    (container,) = front["spec"]["template"]["spec"]["containers"]  # type: ignore[index]  # JSON
+    (container,) = front["spec"]["template"]["spec"]["containers"]
     env = {e["name"]: e.get("value") for e in container["env"]}
     assert env["MOORAGE_WORKER_FACE"] == "queue_front"
     assert "hush" not in str(house.cluster.objects("deployments"))
@@ -314,7 +318,7 @@ async def test_a_queue_without_its_tools_is_refused_before_anything_is_made(hous
     assert house.left() == {}
 
 
-# -- the cluster's own gateway --------------------------------------------------------------------------------
+# -- the cluster's own gateway ----------------------------------------------------------------------------
 
 
 async def test_a_gateway_that_was_named_gets_a_route(house: House, name: str) -> None:
