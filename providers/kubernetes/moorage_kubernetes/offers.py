@@ -63,14 +63,19 @@ class Room:
 
 
 def make_offers(
-    need: Requirements, groups: Sequence[NodeGroup], nodes: Sequence[NodeState], today: date
+    need: Requirements,
+    groups: Sequence[NodeGroup],
+    nodes: Sequence[NodeState],
+    today: date,
+    provider: str = PROVIDER,
 ) -> list[Offer]:
+    """Of each group, one for each kind of node and count of accelerators; `provider` is who sells them."""
     offers: list[Offer] = []
     for group in groups:
         kinds = _kinds(group, [node for node in nodes if node.matches(group.selector)], need)
         for kind in kinds:
             offers.extend(
-                _offer(need, group, kind, count, alone=len(kinds) == 1, today=today)
+                _offer(need, group, kind, count, provider, alone=len(kinds) == 1, today=today)
                 for count in _counts(need, kind)
             )
     return offers
@@ -165,7 +170,7 @@ def _counts(need: Requirements, kind: Kind) -> tuple[int, ...]:
 
 
 def _offer(
-    need: Requirements, group: NodeGroup, kind: Kind, count: int, *, alone: bool, today: date
+    need: Requirements, group: NodeGroup, kind: Kind, count: int, provider: str, *, alone: bool, today: date
 ) -> Offer:
     replica = replica_demand(need.workload, _needed_bytes(need, accelerated=count > 0), count)
     asked = _asked_gpus(need) or 0
@@ -175,7 +180,7 @@ def _offer(
     accelerator = kind.accelerator
     return Offer(
         id=_id(group, kind, count, alone=alone),
-        provider=PROVIDER,
+        provider=provider,
         gpu=accelerator.name if accelerator and count else None,
         count=count,
         memory_bytes=memory,
