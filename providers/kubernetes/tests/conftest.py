@@ -24,6 +24,7 @@ class House:
 
     cluster: StandInCluster
     providers: list[KubernetesProvider] = field(default_factory=list)
+    cleans: bool = True  # removes at the end what is left, as proof that it can be
 
     @property
     def credentials(self) -> Credentials:
@@ -50,7 +51,7 @@ class House:
         await self.cluster.come_up()
         self.cluster.allow_all()
         last = self.provider()
-        for handle in [handle async for handle in last.owned(self.credentials)]:
+        for handle in [handle async for handle in last.owned(self.credentials) if self.cleans]:
             await until_absent(last, handle, self.credentials, 20)
         for provider in self.providers:
             await provider.aclose()

@@ -18,11 +18,12 @@ async def until(
     handle: Handle,
     credentials: Credentials,
     wanted: Callable[[Observation], object],
+    seconds: float = SECONDS,
 ) -> Observation:
     """Observes until `wanted` is true of what is seen."""
     seen: Observation | None = None
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(seconds):
             while True:
                 seen = await provider.observe(handle, credentials)
                 if wanted(seen):
