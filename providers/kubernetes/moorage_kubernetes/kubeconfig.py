@@ -85,9 +85,9 @@ def read_access(given: Mapping[str, str], now: datetime) -> dict[str, str]:
             values = _of_kubeconfig(given["kubeconfig"], given.get("context"))
             where = _WITHIN_KUBECONFIG
         else:
-            values = {
-                name: given.get(name, "").strip() for name in ("server", "certificate_authority", "token")
-            }
+            values = {name: given.get(name, "").strip() for name in _DIRECT}
+            if values["certificate_authority"]:
+                values["certificate_authority"] += "\n"  # as PEM ends
             where = {}
         _check(values, where, now)
         values.update({name: given[name].strip() for name in OPTIONAL if given.get(name, "").strip()})

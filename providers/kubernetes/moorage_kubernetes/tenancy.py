@@ -17,7 +17,7 @@ from moorage_kubernetes.quantities import cpu_quantity, memory_quantity
 
 Object = dict[str, Any]
 
-GIB = 1024**3
+_ID = re.compile(r"org_[a-z0-9]{1,40}")
 
 
 class Tenancy(Protocol):
@@ -88,10 +88,9 @@ class NamespaceForEach:
 
     def namespace(self, organization_id: str) -> str:
         """Stable for the organization: its id where that can be a name, else a digest of it."""
-        word = re.sub(r"[^a-z0-9-]", "-", organization_id.lower()).strip("-")
-        if word != organization_id.lower().replace("_", "-") or len(word) > 40:
-            word = hashlib.sha256(organization_id.encode()).hexdigest()[:26]
-        return f"{self.prefix}-{word}"
+        if _ID.fullmatch(organization_id):
+            return f"{self.prefix}-{organization_id.replace('_', '-')}"
+        return f"{self.prefix}-{hashlib.sha256(organization_id.encode()).hexdigest()[:26]}"
 
     def furniture(self, organization_id: str, installation: str) -> list[Object]:
         name = self.namespace(organization_id)
