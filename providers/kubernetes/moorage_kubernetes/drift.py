@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any  # Kubernetes objects as they are read
 
 from moorage_kubernetes import marks
@@ -23,11 +24,8 @@ def plan_mark(deployment: Object, replicas: int | None) -> str:
 def drift(deployment: Object) -> str | None:
     """What differs from the mark, in words; None if nothing does, or nothing is remembered."""
     annotations = deployment["metadata"].get("annotations") or {}
-    try:
-        wanted = json.loads(annotations.get(marks.PLAN, ""))
-    except ValueError:
-        return None
-    if not isinstance(wanted, dict):
+    wanted = _remembered(annotations)
+    if wanted is None:
         return None
     told = [f"its {part} was changed" for part, now in _parts(deployment).items() if wanted.get(part) != now]
     asked, there = wanted.get("replicas"), deployment["spec"].get("replicas", 1)
@@ -40,11 +38,19 @@ def remarked(deployment: Object) -> str | None:
     """The mark as it should be where the cluster's admission has changed what was applied; None where it is
     right. Without this, every look would find a drift that no apply could mend."""
     annotations = deployment["metadata"].get("annotations") or {}
-    told = annotations.get(marks.PLAN)
-    if told is None:
+    wanted = _remembered(annotations)
+    if wanted is None:
         return None
-    right = plan_mark(deployment, json.loads(told)["replicas"])
-    return None if right == told else right
+    right = plan_mark(deployment, wanted.get("replicas"))
+    return None if right == annotations[marks.PLAN] else right
+
+
+def _remembered(annotations: Mapping[str, str]) -> dict[str, Any] | None:
+    try:
+        wanted = json.loads(annotations.get(marks.PLAN, ""))
+    except ValueError:
+        return None
+    return wanted if isinstance(wanted, dict) else None
 
 
 def _parts(deployment: Object) -> dict[str, str]:

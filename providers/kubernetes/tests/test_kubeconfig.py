@@ -50,7 +50,7 @@ def coded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-# -- what is kept -------------------------------------------------------------------------------------------
+# -- what is kept -----------------------------------------------------------------------------------------
 
 
 def test_a_token_and_an_authority_are_kept_and_nothing_else(
@@ -105,7 +105,7 @@ def test_what_is_optional_is_kept(cluster: StandInCluster) -> None:
     assert {name: values[name] for name in more} == more
 
 
-# -- what is refused ----------------------------------------------------------------------------------------
+# -- what is refused --------------------------------------------------------------------------------------
 
 USERS = [
     ({"exec": {"command": "aws", "args": [HUSH]}}, "exec_plugin"),
