@@ -126,7 +126,7 @@ async def test_what_somebody_else_changed_is_told_and_put_back(house: House, nam
     api = await house.cluster.api_client()
     async with api:
         apps = client.AppsV1Api(api)
-        change = {"spec": {"replicas": 0}}
+        change: dict[str, Any] = {"spec": {"replicas": 0}}
         await apps.patch_namespaced_deployment(name, plans.NAMESPACE, change, field_manager="kubectl")
         seen = await provider.observe(handle, house.credentials)
         assert seen.drift == "its replicas were 2 and are 0"
