@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from moorage.domain.cluster import FoundGroup, GpuNode, NodeShape
 from moorage_kubernetes.gpus import UNKNOWN_GPU
@@ -25,7 +25,7 @@ _SPOT = (
     ("cloud.google.com/gke-preemptible", "true"),
     ("kubernetes.azure.com/scalesetpriority", "spot"),
 )
-_INSTANCE_TYPE = "node.kubernetes.io/instance-type"
+INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 _REGION = "topology.kubernetes.io/region"
 
 
@@ -36,17 +36,19 @@ def found_groups(nodes: Sequence[NodeState]) -> tuple[FoundGroup, ...]:
         label = next((label for label in GROUP_LABELS if node.labels.get(label)), None)
         if label is not None:
             members[label, node.labels[label]].append(node)
-    return tuple(
-        FoundGroup(
-            name=name,
-            selector={label: name},
-            nodes=len(found),
-            shape=_shape(found),
-            instance_type=_same(found, _INSTANCE_TYPE),
-            region=_same(found, _REGION),
-            spot=all(_is_spot(node) for node in found),
-        )
-        for (label, name), found in sorted(members.items())
+    return tuple(group_of(name, {label: name}, found) for (label, name), found in sorted(members.items()))
+
+
+def group_of(name: str, selector: Mapping[str, str], nodes: Sequence[NodeState]) -> FoundGroup:
+    """What the nodes that `selector` finds have in common; there is at least one."""
+    return FoundGroup(
+        name=name,
+        selector=selector,
+        nodes=len(nodes),
+        shape=_shape(nodes),
+        instance_type=_same(nodes, INSTANCE_TYPE),
+        region=_same(nodes, _REGION),
+        spot=all(_is_spot(node) for node in nodes),
     )
 
 

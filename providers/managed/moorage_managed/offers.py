@@ -35,7 +35,7 @@ def make_offers(need: Requirements, market: Market, settings: LocalSettings) -> 
 
 
 def _cpu_offer(need: Requirements, market: Market, settings: LocalSettings) -> Offer:
-    asked = _asked(need, accelerator=False)
+    asked = asked_bytes(need, accelerator=False)
     usable = market.cpu.budget
     engines, missing = _engines(market, gpu=False)
     price, source = _price(min(asked or usable, usable), settings)
@@ -68,7 +68,7 @@ def _gpu_offer(need: Requirements, gpu: Gpu, room: Room, market: Market) -> Offe
         price_per_hour=round(gpu.total / GB * GPU_GB_HOUR, 4),
         price_source=f"estimate, not a bill: ${GPU_GB_HOUR} per GB of GPU memory and hour",
         price_as_of=PRICE_AS_OF,
-        availability=_availability(_asked(need, accelerator=True), need.replicas, room, gpu.usable),
+        availability=_availability(asked_bytes(need, accelerator=True), need.replicas, room, gpu.usable),
         compute_capability=gpu.compute_capability,
         engines=engines,
         engines_missing=missing,
@@ -76,7 +76,7 @@ def _gpu_offer(need: Requirements, gpu: Gpu, room: Room, market: Market) -> Offe
     )
 
 
-def _asked(need: Requirements, *, accelerator: bool) -> int:
+def asked_bytes(need: Requirements, *, accelerator: bool) -> int:
     """Bytes of one replica by the smallest option of that kind, 0 when there is none."""
     sizes = (o.estimate.total_bytes for o in need.options if o.accelerator is accelerator)
     return min(sizes, default=0)

@@ -34,7 +34,7 @@ class LocalSettings:
         environ = config.environ
         data_dir = config.data_dir.resolve()
         command = _worker_command(environ)
-        memory_gb = _number(environ, "MEMORY_GB", above=0)
+        memory_gb = number(environ, "MEMORY_GB", above=0)
         cores = len(os.sched_getaffinity(0))
         return cls(
             data_dir=data_dir,
@@ -43,8 +43,8 @@ class LocalSettings:
             worker_command=command or (sys.executable, "-P", "-m", "moorage_worker"),
             own_worker=command is None,
             memory_bytes=None if memory_gb is None else int(memory_gb * 10**9),
-            cpus=min(_number(environ, "CPUS", above=0) or cores, cores),
-            price_per_hour=_number(environ, "PRICE_PER_HOUR", least=0),
+            cpus=min(number(environ, "CPUS", above=0) or cores, cores),
+            price_per_hour=number(environ, "PRICE_PER_HOUR", least=0),
             timings=_timings(environ),
         )
 
@@ -52,10 +52,10 @@ class LocalSettings:
 def _timings(environ: Mapping[str, str]) -> Timings:
     usual = Timings()
     return Timings(
-        ready_probe=_number(environ, "PROBE_SECONDS", above=0) or usual.ready_probe,
-        unhealthy_after=_number(environ, "UNHEALTHY_SECONDS", above=0) or usual.unhealthy_after,
-        stop_grace=_number(environ, "STOP_GRACE_SECONDS", above=0) or usual.stop_grace,
-        restart_base=_number(environ, "RESTART_SECONDS", above=0) or usual.restart_base,
+        ready_probe=number(environ, "PROBE_SECONDS", above=0) or usual.ready_probe,
+        unhealthy_after=number(environ, "UNHEALTHY_SECONDS", above=0) or usual.unhealthy_after,
+        stop_grace=number(environ, "STOP_GRACE_SECONDS", above=0) or usual.stop_grace,
+        restart_base=number(environ, "RESTART_SECONDS", above=0) or usual.restart_base,
     )
 
 
@@ -69,9 +69,10 @@ def _worker_command(environ: Mapping[str, str]) -> tuple[str, ...] | None:
         raise ValueError(f"{PREFIX}WORKER_COMMAND is no command line: {error}") from error
 
 
-def _number(
+def number(
     environ: Mapping[str, str], name: str, *, above: float | None = None, least: float | None = None
 ) -> float | None:
+    """The setting PREFIX + `name`; None where it is not set. Raises ValueError."""
     text = environ.get(f"{PREFIX}{name}")
     if not text:
         return None

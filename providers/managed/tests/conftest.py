@@ -37,6 +37,7 @@ class House:
     def provider(self, **settings: str) -> LocalProvider:
         config = ProviderConfig(self.data_dir, {**self.environ, **settings}, "http://127.0.0.1:9")
         made = moorage_managed.provider(config)
+        assert isinstance(made, LocalProvider)
         self.providers.append(made)
         return made
 
