@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -13,7 +14,7 @@ import pytest
 
 from moorage.domain.cluster import NodeGroup
 from moorage.domain.compute import Offer, Requirements
-from moorage.ports import Credentials, Provider, RevisionPlan
+from moorage.ports import Clusters, Credentials, Logs, Provider, RevisionPlan, Stop, Wake, Watch
 from moorage.testing.provider_contract import ProviderContract, Restart, until_absent, until_ready
 from moorage_kubernetes.cluster_provider import KubernetesProvider
 from moorage_kubernetes.testing import Command, StandInCluster, Start
@@ -120,8 +121,23 @@ class TestKubernetesProvider(ProviderContract):
                 assert answer.status_code == 200
 
 
-def test_the_provider_is_all_that_the_service_asks_of_one() -> None:
-    from moorage.ports import Clusters, Logs, Stop, Wake, Watch
+class TestWatchedProvider(TestKubernetesProvider):
+    """The same, while the cluster is watched: what is seen then comes from the kept copy."""
 
+    @pytest.fixture
+    async def provider(self, house: House) -> AsyncIterator[Provider]:
+        provider = house.provider()
+
+        async def listen() -> None:
+            async for _ in provider.watch(house.credentials):
+                pass
+
+        listening = asyncio.create_task(listen())
+        yield WithGroup(provider)  # type: ignore[misc]  # the rest is passed on
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+def test_the_provider_is_all_that_the_service_asks_of_one() -> None:
     for port in (Clusters, Logs, Stop, Wake, Watch):
         assert issubclass(KubernetesProvider, port)
