@@ -13,7 +13,14 @@ from moorage_worker.ending import end_process
 from moorage_worker.job_process import serve_jobs
 from moorage_worker.logs import configure_logging
 from moorage_worker.process import serve
-from moorage_worker.settings import JOBS, QUEUE, QUEUE_FRONT, WorkerSettings, parse_settings
+from moorage_worker.settings import (
+    JOBS,
+    QUEUE,
+    QUEUE_FRONT,
+    QUEUE_REMOVAL,
+    WorkerSettings,
+    parse_settings,
+)
 
 _LIBRARY_SWITCHES = {
     # Progress bars and telemetry have no reader in a log file.
@@ -38,11 +45,16 @@ def main() -> None:
 def _run(settings: WorkerSettings) -> int:
     if settings.face == JOBS:
         return serve_jobs(settings)
-    if settings.face in (QUEUE, QUEUE_FRONT):
+    if settings.face in (QUEUE, QUEUE_FRONT, QUEUE_REMOVAL):
         # Packages that only these faces have.
-        from moorage_worker.queue_process import serve_front, serve_queue
+        from moorage_worker import queue_process
 
-        return asyncio.run(serve_queue(settings) if settings.face == QUEUE else serve_front(settings))
+        lives = {
+            QUEUE: queue_process.serve_queue,
+            QUEUE_FRONT: queue_process.serve_front,
+            QUEUE_REMOVAL: queue_process.serve_removal,
+        }
+        return asyncio.run(lives[settings.face](settings))
     return asyncio.run(serve(settings))
 
 

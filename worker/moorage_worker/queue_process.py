@@ -1,4 +1,5 @@
-"""The life of the process on a queue: as a worker that takes jobs from it, or as the front that fills it.
+"""The life of the process on a queue: as a worker that takes jobs from it, as the front that fills it, or to
+take it away.
 
 A worker takes no job before its model answers: jobs that wait for it would be kept from other workers.
 """
@@ -21,12 +22,14 @@ from moorage_worker.faces.app import build_probe_app
 from moorage_worker.faces.context import ServingContext
 from moorage_worker.faces.media_results import MediaResults
 from moorage_worker.faces.queue_front import QueueFront, Waiters
+from moorage_worker.faces.queue_removal import build_removal_app
 from moorage_worker.pool import InferencePool
 from moorage_worker.process import Port, listen, open_port
 from moorage_worker.queue.broker import Publisher
 from moorage_worker.queue.consumer import Consumer
 from moorage_worker.queue.handling import RETURN_SECONDS, Handler
 from moorage_worker.queue.notices import listen as listen_for_notices
+from moorage_worker.queue.removal import Removal
 from moorage_worker.queue.settings import QueueSettings
 from moorage_worker.queue.store import JobStore, StoreAway, connect
 from moorage_worker.queue.work import Work
@@ -164,6 +167,22 @@ async def serve_front(settings: WorkerSettings) -> int:
             await end.reached()
             await _close([port])
     log.info("stopped")
+    return EXIT_OK
+
+
+async def serve_removal(settings: WorkerSettings) -> int:
+    """Take the queue away, then be ready until a signal; returns the exit code."""
+    end = End()
+    removal = Removal(_queue(settings))
+    try:
+        port = await open_port(build_removal_app(removal.done), settings.host, settings.port)
+    except OSError as error:
+        log.error("cannot listen: %s", error)  # noqa: TRY400  # the error names the address
+        return EXIT_FAILED
+    log.info("listening on %s, removal of queue %s", port.site.name, _queue(settings).name)
+    async with _behind(removal.run()):
+        await end.reached()
+        await _close([port])
     return EXIT_OK
 
 

@@ -22,7 +22,7 @@ from moorage_worker.options import Option, WholeNumber
 from moorage_worker.queue.settings import QueueSettings
 from moorage_worker.state_reports import ReportSettings
 
-HTTP, JOBS, QUEUE, QUEUE_FRONT = "http", "jobs", "queue", "queue_front"
+HTTP, JOBS, QUEUE, QUEUE_FRONT, QUEUE_REMOVAL = "http", "jobs", "queue", "queue_front", "queue_removal"
 MAX_DEFAULT_THREADS = 8
 MAX_THREADS = 256
 HEALTH_PATH_VARIABLE = "HEALTH_CHECK_PATH"
@@ -37,9 +37,9 @@ _OPTIONS = (
     Option(
         "--face",
         "how requests come: over HTTP, as jobs of a RunPod queue, or of a RabbitMQ queue; queue_front fills "
-        "that over HTTP, without a model",
+        "that over HTTP, without a model, and queue_removal takes it away",
         "MOORAGE_WORKER_FACE",
-        choices=(HTTP, JOBS, QUEUE, QUEUE_FRONT),
+        choices=(HTTP, JOBS, QUEUE, QUEUE_FRONT, QUEUE_REMOVAL),
         default=HTTP,
     ),
     Option("--dtype", "of the weights; default: by device", "MOORAGE_WORKER_DTYPE", choices=DTYPES),
@@ -117,13 +117,13 @@ def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> WorkerSet
     for option in _OPTIONS:
         option.add_to(parser, environ)
     args = parser.parse_args(argv)
-    if not args.model.strip() and args.face != QUEUE_FRONT:
+    if not args.model.strip() and args.face not in (QUEUE_FRONT, QUEUE_REMOVAL):
         parser.error("--model or MOORAGE_WORKER_MODEL must be set, and not empty")
     if args.face == JOBS:
         _check_job_face(parser, environ)
     try:
         cache, reports = CacheSettings.read(environ), ReportSettings.read(environ)
-        queue = QueueSettings.read(environ) if args.face in (QUEUE, QUEUE_FRONT) else None
+        queue = QueueSettings.read(environ) if args.face in (QUEUE, QUEUE_FRONT, QUEUE_REMOVAL) else None
     except SettingsError as error:
         parser.error(str(error))
     return WorkerSettings(

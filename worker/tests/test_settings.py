@@ -120,7 +120,7 @@ def test_a_wrong_flag_is_refused_by_name(
         ("MOORAGE_WORKER_ENGINE", "steam", "must be one of auto, onnx"),
         ("MOORAGE_WORKER_TASK", "poetry", "must be one of auto, text-classification"),
         ("MOORAGE_WORKER_DTYPE", "int3", "must be one of float32, float16, bfloat16"),
-        ("MOORAGE_WORKER_FACE", "tcp", "must be one of http, jobs, queue, queue_front, got 'tcp'"),
+        ("MOORAGE_WORKER_FACE", "tcp", "must be one of http, jobs, queue, queue_front, queue_removal, got"),
         ("MOORAGE_WORKER_THREADS", "many", f"must be a whole number from 1 to {MAX_THREADS}, got 'many'"),
         ("PORT", "0x50", "must be a whole number from 0 to 65535"),
         ("PORT_HEALTH", "-1", "must be a whole number from 0 to 65535"),

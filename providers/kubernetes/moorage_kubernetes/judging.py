@@ -51,9 +51,10 @@ def judge(
     pods = living(sight.pods)
     findings = findings_of(sight, settings, now)
     replicas = tuple(_replica(p, urls, findings) for p in pods)
+    serves = any(r.state is ReplicaState.READY for r in replicas)
     if sight.front is not None:
         replicas, access = _through_front(sight, replicas, urls), _jobs(access)
-    serves = any(r.state is ReplicaState.READY for r in replicas)
+        serves = any(r.url for r in replicas) and (serves or asleep(sight.deployment))
     worst = _worst(findings, sight, settings)
     trouble = None if serves or worst is None else worst.trouble
     return Observation(
@@ -131,7 +132,7 @@ def _replica(pod: Object, urls: Urls, findings: dict[str, Finding]) -> Replica:
 
 def _through_front(sight: Sight, replicas: tuple[Replica, ...], urls: Urls) -> tuple[Replica, ...]:
     """Requests go to the front, whoever works them off. Without it nobody is reached; with it and nobody at
-    work, an autoscaler wakes somebody up."""
+    work for the moment, jobs are taken all the same, and told of."""
     if not any(is_ready(pod) for pod in living(sight.front_pods)):
         return tuple(
             Replica(r.id, ReplicaState.STARTING, message="the front of its queue is not ready")
@@ -139,13 +140,20 @@ def _through_front(sight: Sight, replicas: tuple[Replica, ...], urls: Urls) -> t
             else r
             for r in replicas
         )
-    if not replicas and asleep(sight.deployment):
-        return (
-            Replica(marks.front_name(sight.deployment["metadata"]["name"]), ReplicaState.READY, urls.service),
+    if any(r.state is ReplicaState.READY for r in replicas):
+        return tuple(
+            Replica(r.id, r.state, urls.service) if r.state is ReplicaState.READY else r for r in replicas
         )
-    return tuple(
-        Replica(r.id, r.state, urls.service) if r.state is ReplicaState.READY else r for r in replicas
-    )
+    if asleep(sight.deployment) or _has_served(sight.deployment):
+        front = marks.front_name(sight.deployment["metadata"]["name"])
+        return (*replicas, Replica(front, ReplicaState.READY, urls.service))
+    return replicas
+
+
+def _has_served(deployment: Object) -> bool:
+    """Whether the replicas of the plan that is applied were all there once."""
+    condition = condition_of(deployment, "Progressing")
+    return condition is not None and condition.get("reason") == "NewReplicaSetAvailable"
 
 
 def _jobs(access: Access) -> Access:

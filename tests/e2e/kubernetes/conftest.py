@@ -46,13 +46,23 @@ class Port:
         assert answer.status_code == expected, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
-    async def import_cluster(self, name: str = "ours") -> dict[str, Any]:
-        body = {"name": name, "kubeconfig": self.cluster.kubeconfig(), "prometheus_url": PROMETHEUS}
+    async def import_cluster(self, name: str = "ours", **more: str) -> dict[str, Any]:
+        """`more` are addresses of tools, beside that of Prometheus."""
+        kubeconfig = self.cluster.kubeconfig()
+        body = {"name": name, "kubeconfig": kubeconfig, "prometheus_url": PROMETHEUS, **more}
         found: dict[str, Any] = await self.ask("POST", "/clusters/", 201, json=body)
         return found
 
     async def import_container(self, name: str = "echo") -> str:
         body = {"name": name, "version": "1.0", "container_image": IMAGE}
+        found = await self.ask("POST", "/models", 201, json=body)
+        assert found["status"] == "SUCCESS"
+        uuid: str = found["uuid"]
+        return uuid
+
+    async def import_model(self, repo: str, name: str = "digits") -> str:
+        """From the Hub."""
+        body = {"name": name, "version": "1.0", "hf_model_id": repo}
         found = await self.ask("POST", "/models", 201, json=body)
         assert found["status"] == "SUCCESS"
         uuid: str = found["uuid"]
@@ -117,8 +127,9 @@ async def port_on(folder: Path, cluster: StandInCluster, **settings: Any) -> Asy
         receiver = f"127.0.0.1:{runner.addresses[0][1]}"
         sock = stack.enter_context(listening("127.0.0.1", 0))
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        hub = {"hub_url": settings["hub_url"]} if "hub_url" in settings else {}
         provider = moorage_kubernetes.provider(
-            ProviderConfig(folder / "kubernetes", {}, installation="inst-tests")
+            ProviderConfig(folder / "kubernetes", {}, installation="inst-tests", **hub)
         )
         asked = Settings(
             _env_file=None,

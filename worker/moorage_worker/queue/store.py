@@ -28,6 +28,7 @@ CONNECTIONS = 16
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 10.0
 _WORKERS_SECONDS = 3600
+_KEYS_AT_ONCE = 1000
 
 
 class StoreAway(Exception):
@@ -169,6 +170,19 @@ class JobStore:
         if gone:
             await _answer(_async(self._client.hdel(self._workers, *gone)))
         return {name.decode(): int(count) for name, count in totals.items()}, said, now
+
+    async def remove(self) -> None:
+        """All that is known of the queue and its jobs."""
+        cursor = 0
+        while True:
+            answer = await _answer(
+                _async(self._client.scan(cursor, match=f"{self._prefix}:*", count=_KEYS_AT_ONCE))
+            )
+            cursor, keys = cast("tuple[int, list[bytes]]", answer)
+            if keys:
+                await _answer(_async(self._client.unlink(*keys)))
+            if cursor == 0:
+                return
 
     async def ping(self) -> None:
         await _answer(_async(self._client.ping()))
