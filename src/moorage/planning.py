@@ -171,7 +171,8 @@ class Planner:
                     return await provider.offers(need, None), ()
                 wanted = replace(need, node_groups=_wanted_groups(account, policy))
                 offers = await provider.offers(wanted, account.credentials)
-                return tuple(replace(offer, account=account.id) for offer in offers), ()
+                nothing = () if offers else (_nothing_sold(account),)
+                return tuple(replace(offer, account=account.id) for offer in offers), nothing
         except TimeoutError:
             where = provider.name if account is None or account.name is None else account.name
             reason = f"{where} did not tell its offers within {OFFERS_SECONDS:.0f} s"
@@ -215,6 +216,14 @@ def _barred(
         if unable is not None:
             return RefusedOffer(name, None, 0, unable, _WITHOUT[feature])
     return None
+
+
+def _nothing_sold(account: OpenAccount) -> RefusedOffer:
+    if account.name is None or account.node_groups:
+        return RefusedOffer(account.provider, None, 0, "nothing is for sale there now")
+    reason = f"no node group of the cluster {account.name} is known"
+    change = "look it over with POST /clusters/{id}/check, or declare a node group"
+    return RefusedOffer(account.provider, None, 0, reason, change)
 
 
 class _Silent(RefusedOffer):

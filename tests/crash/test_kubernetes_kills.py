@@ -29,6 +29,8 @@ FAR = 900  # steps: beyond what a start, a deployment's life on a cluster and it
 ROUTES = ("PATCH *", "DELETE *", "GET *", "POST *")
 KINDS = ("deployments", "services", "pods", "secrets", "persistentvolumeclaims", "poddisruptionbudgets")
 
+ONCE = {"access_mode": "ReadWriteOnce"}
+
 pytestmark = pytest.mark.crash
 
 
@@ -52,7 +54,7 @@ class Importer(User):
             "workload": {
                 "ports": {"http": 8000},
                 "health": {"path": "/health", "port": 8000, "initial_delay": 0, "period": 1},
-                "volumes": [{"name": f"data-{number}", "mount_path": "/data", "size": "1Gi"}],
+                "volumes": [{"name": f"data-{number}", "mount_path": "/data", "size": "1Gi", **ONCE}],
             },
         }
 
@@ -60,7 +62,7 @@ class Importer(User):
 @pytest.fixture
 async def cluster() -> AsyncIterator[StandInCluster]:
     async with StandInCluster() as found:
-        found.add_node("node-1", {"cloud.google.com/gke-nodepool": "pool"}, cpu=64, memory_gib=256)
+        found.add_node("pool-1", {"cloud.google.com/gke-nodepool": "pool"}, cpu=64, memory_gib=256)
         yield found
         assert found.refused == [], "every object that was sent is valid"
 
@@ -102,10 +104,11 @@ async def test_nothing_is_doubled_or_left_on_the_cluster(
     supervisor = Supervisor(on_cluster, kills, rng, FAR)
     supervising = asyncio.create_task(supervisor.run())
     user = Importer(on_cluster.url, receiver, tmp_path / "locks")
-    losing = asyncio.create_task(trouble(cluster, rng))
+    losing: asyncio.Task[None] | None = None
     try:
         await user.sign_in()
         await user.bring(cluster)
+        losing = asyncio.create_task(trouble(cluster, rng))
         number = await supervisor.outlived(supervising, lambda number: one_life(user, number, rng))
         await everything_is_told(user, receiver)
         await nothing_is_left(user, cluster)
@@ -114,7 +117,8 @@ async def test_nothing_is_doubled_or_left_on_the_cluster(
         print(on_cluster.log.read_text()[-6000:] if on_cluster.log.exists() else "no log")
         raise
     finally:
-        losing.cancel()
+        if losing is not None:
+            losing.cancel()
         supervising.cancel()
         supervisor.stop()
     print(f"seed {seed}: {len(supervisor.points)} kills, {number} deployments")

@@ -26,16 +26,22 @@ _SPOT = (
     ("kubernetes.azure.com/scalesetpriority", "spot"),
 )
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
+ALL_NODES = "all-nodes"
+_OS = "kubernetes.io/os"
 _REGION = "topology.kubernetes.io/region"
 
 
 def found_groups(nodes: Sequence[NodeState]) -> tuple[FoundGroup, ...]:
-    """By the clouds' labels. A node without one belongs to no group: its owner may declare one for it."""
+    """By the clouds' labels. A node without one belongs to no group: its owner may declare one for it. Where
+    no node has one, as on a cluster of one's own machines, all are one group."""
     members: defaultdict[tuple[str, str], list[NodeState]] = defaultdict(list)
     for node in nodes:
         label = next((label for label in GROUP_LABELS if node.labels.get(label)), None)
         if label is not None:
             members[label, node.labels[label]].append(node)
+    linux = [node for node in nodes if node.labels.get(_OS) == "linux"]
+    if not members and linux:
+        return (group_of(ALL_NODES, {_OS: "linux"}, linux),)
     return tuple(group_of(name, {label: name}, found) for (label, name), found in sorted(members.items()))
 
 
