@@ -36,6 +36,7 @@ from moorage.ports import (
     Credentials,
     Insert,
     OpenAccount,
+    OperatorAccounts,
     Provider,
     SecretBox,
     Store,
@@ -141,7 +142,7 @@ class ProviderCredentials:
         by id. Raises Invalid when there is none of that name, Unauthorized when that one cannot be opened.
         For one provider that needs none, nothing is read."""
         named = self._providers.get(provider_name)
-        if named is not None and not named.credential_fields and wanted is None:
+        if named is not None and wanted is None and _needs_no_account(named):
             return Accounts({}, {})
         stored = await self._store.provider_credentials(organization_id=principal.organization_id)
         rows = [row for row in stored if row.removed_at is None and not self._opens_cluster(row)]
@@ -302,3 +303,8 @@ def _refuse_fields(provider: Provider, name: str, values: Mapping[str, str]) -> 
             errors.append(FieldError(f"body.values.{field[:64]}", "unknown_field", message))
     if errors:
         raise Invalid("; ".join(e.message for e in errors), errors=errors)
+
+
+def _needs_no_account(provider: Provider) -> bool:
+    """Neither one that is stored, nor one of the operator's."""
+    return not provider.credential_fields and not isinstance(provider, OperatorAccounts)
