@@ -1,7 +1,7 @@
 """The service is killed again and again while it has deployments on a cluster that loses answers besides.
 
 Half of the objects may be there when it dies, or all of them without anybody knowing. Seeded like
-`test_kills`; MOORAGE_CRASH_KILLS counts a fifth here.
+`test_kills`; MOORAGE_CRASH_KILLS counts a tenth here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from moorage_kubernetes.testing import Kind, StandInCluster
 from .conftest import Receiver
 from .test_kills import PHASES, Supervisor, User, everything_is_told
 
-KILLS = int(os.environ.get("MOORAGE_CRASH_KILLS", "200")) // 5
+KILLS = int(os.environ.get("MOORAGE_CRASH_KILLS", "200")) // 10
 SEEDS = 4
 FAR = 900  # steps: beyond what a start, a deployment's life on a cluster and its messages take
 ROUTES = ("PATCH *", "DELETE *", "GET *", "POST *")

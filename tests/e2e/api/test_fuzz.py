@@ -28,6 +28,7 @@ CONFIG = """
 "path.deployment_id" = "{deployment_id}"
 "path.deployment" = "{model}"
 "path.uuid" = "{uuid}"
+"query.wait" = "1000"  # the replicas are nobody's: a job would be waited for as long as the caller says
 
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "3xx", "4xx", 503]  # documented: a model that is being deleted does not answer
