@@ -32,7 +32,8 @@ class Need:
 NEEDS = (
     Need(APPLY, "apps", "deployments", "running deployments"),
     Need(APPLY, "", "services", "reaching replicas"),
-    Need(("get", "create"), "", "services/proxy", "sending requests to replicas through the API server"),
+    Need(("get", "create"), "", "pods/proxy", "sending requests to replicas through the API server"),
+    Need(("get", "create"), "", "services/proxy", "sending jobs to a queue through the API server"),
     Need(("get", "create", "patch", "delete"), "", "secrets", "environment variables and registry access"),
     Need(APPLY, "", "persistentvolumeclaims", "persistent volumes"),
     Need(("get", "create", "patch", "delete"), "policy", "poddisruptionbudgets", "staying up while nodes go"),
@@ -42,6 +43,12 @@ NEEDS = (
         ("get", "create", "patch", "delete"), "keda.sh", "triggerauthentications", "scaling by queue length"
     ),
     Need(APPLY, "gateway.networking.k8s.io", "httproutes", "routes of the cluster's own gateway"),
+    Need(
+        ("get", "create", "patch", "delete"),
+        "gateway.envoyproxy.io",
+        "backendtrafficpolicies",
+        "balancing at the cluster's own gateway",
+    ),
     Need(("get", "list", "watch"), "", "pods", "telling how replicas are, and why they are not"),
     Need(("get",), "", "pods/log", "logs"),
     Need(("list",), "", "events", "telling why a replica does not start"),
