@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,14 @@ from pydantic.fields import FieldInfo
 
 from moorage.ports import ProviderConfig
 from moorage.settings import Settings
+from moorage_kubernetes import settings as kubernetes_settings
 from moorage_managed import DRIVER_VARIABLE
+from moorage_managed.clusters.settings import USUAL, ClusterSettings, organization_quota
 from moorage_managed.settings import PREFIX, LocalSettings
 from moorage_runpod import settings as runpod_settings
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
+OF_PROVIDERS = (PREFIX, kubernetes_settings.PREFIX, runpod_settings.PREFIX)
 CLIENT = {"MOORAGE_URL", "MOORAGE_KEY", "MOORAGE_PASSWORD"}
 DEMO = {"MOORAGE_DEMO_MODEL", "MOORAGE_DEMO_SECONDS"}
 
@@ -58,14 +62,36 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_setting_of_the_service_is_listed_and_nothing_else() -> None:
-    of_providers = {name for name in listed() if name.startswith((PREFIX, runpod_settings.PREFIX))}
+    of_providers = {name for name in listed() if name.startswith(OF_PROVIDERS)}
     assert set(listed()) - of_providers - CLIENT - DEMO == set(service_variables())
 
 
 def test_every_setting_of_the_managed_provider_is_listed(tmp_path: Path) -> None:
     environ = Recording()
     LocalSettings.read(ProviderConfig(tmp_path, environ, "https://hub.example"))
-    assert environ.asked | {DRIVER_VARIABLE} == {name for name in listed() if name.startswith(PREFIX)}
+    with pytest.raises(ValueError, match="KUBECONFIGS must name"):
+        ClusterSettings.read(ProviderConfig(tmp_path, environ, "https://hub.example"), datetime.now(UTC))
+    asked = {name for name in environ.asked if name.startswith(PREFIX)}
+    assert asked | {DRIVER_VARIABLE} == {name for name in listed() if name.startswith(PREFIX)}
+
+
+def test_the_quota_on_the_operator_s_clusters_is_the_one_listed() -> None:
+    environ = {name: value for name, value in listed().items() if name.startswith(PREFIX) and value}
+    assert organization_quota(environ) == organization_quota({}) == USUAL
+
+
+def test_every_setting_of_the_kubernetes_provider_is_listed(tmp_path: Path) -> None:
+    environ = Recording()
+    kubernetes_settings.KubernetesSettings.read(ProviderConfig(tmp_path, environ, "https://hub.example"))
+    images = {kubernetes_settings.image_variable(runtime) for runtime in kubernetes_settings.WORKER_RUNTIMES}
+    known = {name for name in listed() if name.startswith(kubernetes_settings.PREFIX)}
+    assert environ.asked | images == known
+
+
+def test_the_defaults_of_the_kubernetes_provider_are_those_listed(tmp_path: Path) -> None:
+    environ = {n: v for n, v in listed().items() if n.startswith(kubernetes_settings.PREFIX) and v}
+    read = kubernetes_settings.KubernetesSettings.read
+    assert read(ProviderConfig(tmp_path, environ)) == read(ProviderConfig(tmp_path, {}))
 
 
 def test_every_setting_of_the_runpod_provider_is_listed(tmp_path: Path) -> None:

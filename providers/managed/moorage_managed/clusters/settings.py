@@ -39,7 +39,7 @@ class ClusterSettings:
         environ = config.environ
         return cls(
             kubernetes=KubernetesSettings.read(config),
-            tenancy=NamespaceForEach(_prefix(environ), _quota(environ), _entrances(environ)),
+            tenancy=NamespaceForEach(_prefix(environ), organization_quota(environ), _entrances(environ)),
             price_per_hour=number(environ, "PRICE_PER_HOUR", least=0),
             accounts=read_kubeconfigs(environ.get(VARIABLE) or "", now),
         )
@@ -66,7 +66,8 @@ def _entrances(environ: Mapping[str, str]) -> tuple[str, ...]:
     return names
 
 
-def _quota(environ: Mapping[str, str]) -> Quota:
+def organization_quota(environ: Mapping[str, str]) -> Quota:
+    """Raises ValueError."""
     return Quota(
         cpus=_limit(environ, "QUOTA_CPUS", USUAL.cpus),
         memory_bytes=_whole(environ, "QUOTA_MEMORY_GIB", USUAL.memory_bytes, GIB),
