@@ -43,7 +43,11 @@ class Objects:
         kind, metadata = KINDS[wanted["kind"]], wanted["metadata"]
         where = {"namespace": metadata["namespace"]} if "namespace" in metadata else {}
         made: Object = await self._client.read(
-            self._method(kind, "create"), **where, body=wanted, field_manager=marks.MANAGER
+            self._method(kind, "create"),
+            **where,
+            body=wanted,
+            field_manager=marks.MANAGER,
+            field_validation="Strict",
         )
         return made
 
@@ -110,6 +114,7 @@ class Objects:
             **_at(kind, metadata.get("namespace", ""), metadata["name"]),
             body=body,
             field_manager=marks.MANAGER,
+            field_validation="Strict",
             _content_type=content_type,
             **force,
         )
