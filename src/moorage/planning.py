@@ -27,7 +27,7 @@ from moorage.domain.deployment import DeploymentSpec
 from moorage.domain.estimate import runtime_options
 from moorage.domain.model import CacheScope, ContainerImage, HubModel, ModelProfile, Source
 from moorage.domain.placement import place
-from moorage.errors import Invalid, ProviderError, Retry
+from moorage.errors import Invalid, ProviderError, Rejected, Retry
 from moorage.ports import Clock, Clusters, ModelHub, OpenAccount, Provider
 
 REFUSAL_SECONDS = 60.0  # how long a refused offer is tried last
@@ -180,7 +180,8 @@ class Planner:
         except Retry as error:
             return (), (_Silent(provider.name, None, 0, error.detail, error.advice),)
         except ProviderError as error:
-            return (), (RefusedOffer(provider.name, None, 0, error.detail, error.advice),)
+            fields = error.fields if isinstance(error, Rejected) else ()
+            return (), (RefusedOffer(provider.name, None, 0, error.detail, error.advice, fields=fields),)
 
 
 def _accounts_at(provider: Provider, opened: Opened, policy: PlacementPolicy) -> Sequence[OpenAccount | None]:

@@ -43,12 +43,9 @@ def scaling_objects(
     """The objects that scale Deployment `name`; none where there is nothing to scale. Raises Rejected that
     names each field that cannot be had and the tool it would take."""
     workload = plan.workload or Workload()
-    refusals = [*_without_rules(workload), *_without_tools(plan, workload, tools)]
-    if refusals:
-        messages = dict.fromkeys(error.message for error in refusals)
-        raise Rejected("; ".join(messages), fields=refusals, advice=_advice(refusals))
+    refuse_scaling(workload, plan.replicas, plan.max_replicas, tools)
     autoscale = workload.autoscale
-    if autoscale is None or not _scales(plan, workload):
+    if autoscale is None or not _scales(workload, plan.replicas, plan.max_replicas):
         return []
     metadata: Object = {"name": name, "namespace": namespace, "labels": dict(labels)}
     if not tools.keda:
@@ -59,6 +56,15 @@ def scaling_objects(
     return objects
 
 
+def refuse_scaling(workload: Workload, replicas: int, max_replicas: int, tools: ClusterTools) -> None:
+    """Raises Rejected where the workload cannot have the queue or the scaling that it asks for."""
+    scales = _scales(workload, replicas, max_replicas)
+    refusals = [*_without_rules(workload), *_without_tools(workload, tools, scales=scales)]
+    if refusals:
+        messages = dict.fromkeys(error.message for error in refusals)
+        raise Rejected("; ".join(messages), fields=refusals, advice=_advice(refusals))
+
+
 def may_sleep(scaled_object: Mapping[str, Any]) -> bool:
     """Whether KEDA may let the deployment of a ScaledObject down to no replica. One whose least is above one
     has none when idle, and its least when not."""
@@ -66,8 +72,8 @@ def may_sleep(scaled_object: Mapping[str, Any]) -> bool:
     return 0 in (spec.get("minReplicaCount", 0), spec.get("idleReplicaCount"))
 
 
-def _scales(plan: RevisionPlan, workload: Workload) -> bool:
-    return workload.scale_to_zero or plan.max_replicas > plan.replicas
+def _scales(workload: Workload, replicas: int, max_replicas: int) -> bool:
+    return workload.scale_to_zero or max_replicas > replicas
 
 
 # -- refusals ---------------------------------------------------------------------------------------------
@@ -78,7 +84,7 @@ def _without_rules(workload: Workload) -> Iterator[FieldError]:
     if workload.autoscale is None:
         return
     for index, target in enumerate(workload.autoscale.targets):
-        field = f"autoscale_config.targets[{index}]"
+        field = f"workload.autoscale.targets[{index}]"
         if target.metric is Metric.QUEUE_LENGTH and workload.queued is None:
             message = "queue_length is only for async deployments"
             yield FieldError(f"{field}.metric", "async_only", message)
@@ -96,21 +102,21 @@ def _without_rules(workload: Workload) -> Iterator[FieldError]:
             f"a deployment that follows {asked} alone cannot scale to zero: none of it tells that no request "
             "is under way; add a target of throughput, concurrency, latency, gpu or queue_length"
         )
-        yield FieldError("scale_to_zero_enabled", "needs_activity_metric", message)
+        yield FieldError("workload.scale_to_zero", "needs_activity_metric", message)
 
 
-def _without_tools(plan: RevisionPlan, workload: Workload, tools: ClusterTools) -> Iterator[FieldError]:
+def _without_tools(workload: Workload, tools: ClusterTools, *, scales: bool) -> Iterator[FieldError]:
     if workload.queued is not None:
         for tool, address in (("rabbitmq", tools.rabbitmq), ("redis", tools.redis)):
             if address is None:
-                yield _missing("async_deployment_type", "an async deployment", tool)
-    if workload.autoscale is None or not _scales(plan, workload):
+                yield _missing("workload.queued", "an async deployment", tool)
+    if workload.autoscale is None or not scales:
         return
     if workload.scale_to_zero and not tools.keda:
-        yield _missing("scale_to_zero_enabled", "scaling to zero", "keda")
+        yield _missing("workload.scale_to_zero", "scaling to zero", "keda")
     for index, target in enumerate(workload.autoscale.targets):
         for tool in _missing_tools(target, tools):
-            yield _missing(f"autoscale_config.targets[{index}].metric", f"metric {target.metric}", tool)
+            yield _missing(f"workload.autoscale.targets[{index}].metric", f"metric {target.metric}", tool)
 
 
 def _missing_tools(target: ScalingTarget, tools: ClusterTools) -> Iterator[str]:
@@ -127,13 +133,14 @@ def _missing_tools(target: ScalingTarget, tools: ClusterTools) -> Iterator[str]:
 
 
 def _missing(field: str, what: str, tool: str) -> FieldError:
-    return FieldError(field, f"needs_{tool}", f"{what} needs {tool}, which was not found on the cluster")
+    message = f"{what} needs {tool}, which was not found on the cluster: {INSTALL[tool]}"
+    return FieldError(field, f"needs_{tool}", message)
 
 
 def _advice(refusals: Iterable[FieldError]) -> str | None:
-    wanted = {error.rule.removeprefix("needs_") for error in refusals}
-    steps = [step for tool, step in INSTALL.items() if tool in wanted]
-    return f"{'; '.join(steps)}; then have the cluster checked again" if steps else None
+    if any(error.rule.removeprefix("needs_") in INSTALL for error in refusals):
+        return "When it is there, have the cluster checked again: POST /clusters/{id}/check."
+    return None
 
 
 # -- objects ----------------------------------------------------------------------------------------------

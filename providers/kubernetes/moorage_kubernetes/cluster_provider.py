@@ -37,7 +37,9 @@ class KubernetesProvider(ClusterAccounts):
         return read_access(given, utc_now())
 
     async def check(self, credentials: Credentials) -> ClusterReport:
+        """Whoever asks for one wants to know how it is now."""
         client = self._clients.of(credentials)
+        self._of(credentials).forget_tools()
         return await checking.check(client, client.values, utc_now())
 
     async def check_credentials(self, credentials: Credentials | None) -> Account:
@@ -55,8 +57,10 @@ class KubernetesProvider(ClusterAccounts):
         return Account(_account_id(client), f"Kubernetes {await reading.version(client)} at {client.server}")
 
     async def offers(self, need: Requirements, credentials: Credentials | None) -> Sequence[Offer]:
+        """Raises Rejected where the cluster cannot do what the workload asks of it."""
         client = self._clients.of(credentials)
         nodes = await self._node_states(client)
+        await self._of(credentials).refuse_impossible(need)
         return self._runnable(make_offers(need, need.node_groups, nodes, utc_now().date()))
 
 

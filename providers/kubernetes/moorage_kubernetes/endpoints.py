@@ -13,13 +13,16 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any  # Kubernetes objects as they are read
 
+from moorage.domain.compute import Requirements
 from moorage.domain.deployment import Handle
 from moorage.domain.naming import parse_external_name
 from moorage.domain.observation import Observation, ReplicaState
+from moorage.domain.workload import Workload
 from moorage.errors import Gone
 from moorage.ports import Absent, LogLine, RevisionPlan, StillThere
 from moorage_kubernetes import marks
 from moorage_kubernetes.applying import Objects
+from moorage_kubernetes.autoscaling import refuse_scaling
 from moorage_kubernetes.client import ClusterClient
 from moorage_kubernetes.installed import installed_tools
 from moorage_kubernetes.kinds import CLAIM, DEPLOYMENT, POD, SCALED_OBJECT, SCALERS, SERVICE
@@ -67,6 +70,18 @@ class ClusterEndpoints:
         self._looker = Looker(client, self._objects, self._view, settings, now)
         self._tools: tuple[float, ClusterTools] | None = None
         self._reading_tools = asyncio.Lock()
+
+    async def refuse_impossible(self, need: Requirements) -> None:
+        """Raises Rejected for what a deployment asks of a cluster and this one cannot do, so that it is known
+        before the deployment is accepted; with what is missing, and where to say otherwise."""
+        workload = need.workload
+        if workload is None:
+            return
+        if _needs_tools(workload):
+            refuse_scaling(workload, need.replicas, need.max_replicas, await self.tools())
+        scope = self._tenancy.scope
+        if scope is not None:  # elsewhere nobody knows yet whose claims they would be
+            await self._maker.refuse_volumes(scope, workload.volumes, need.max_replicas)
 
     async def find(self, name: str) -> Handle | None:
         """Anything of that name, also what a create left that died on its way."""
@@ -167,6 +182,10 @@ class ClusterEndpoints:
                 self._tools = (time.monotonic(), await installed_tools(self.client, self.client.values))
             return self._tools[1]
 
+    def forget_tools(self) -> None:
+        """Somebody may have installed one."""
+        self._tools = None
+
     async def aclose(self) -> None:
         await self._view.aclose()
 
@@ -175,8 +194,7 @@ class ClusterEndpoints:
     async def _goal(self, plan: RevisionPlan, name: str, namespace: str) -> Goal:
         """Raises Rejected. The cluster is asked what it has only where something of it is needed."""
         gateway = self.client.values.get("gateway", "")
-        workload = plan.workload
-        needs = workload is not None and (workload.autoscale is not None or workload.queued is not None)
+        needs = plan.workload is not None and _needs_tools(plan.workload)
         tools = await self.tools() if needs or gateway else ClusterTools()
         return goal_of(plan, name, namespace, self._settings, tools, gateway)
 
@@ -226,3 +244,7 @@ class ClusterEndpoints:
 
     def _handle(self, namespace: str, name: str) -> Handle:
         return Handle(self._provider, name, {"namespace": namespace})
+
+
+def _needs_tools(workload: Workload) -> bool:
+    return workload.autoscale is not None or workload.queued is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any  # Kubernetes objects as they are read and sent
 
 from moorage.domain.workload import Volume
@@ -142,25 +142,35 @@ class Maker:
         except PermissionMissing:
             return True
 
+    async def refuse_volumes(self, namespace: str, volumes: Sequence[Volume], replicas: int) -> None:
+        """Raises Rejected for what no storage class of the cluster can do. `replicas` is the most."""
+        there = await self._claims_there(namespace, volumes)
+        await self._refuse_access_modes(volumes, there, replicas)
+
     async def _claims(self, goal: Goal) -> list[tuple[Object, bool]]:
         """Those to make, each with whether it is there already. Raises Rejected."""
-        if not goal.volumes:
-            return []
-        there: dict[str, Object] = {}
-        for volume in goal.volumes:
-            found = await self._objects.get(CLAIM, goal.namespace, volume.name)
-            if found is not None:
-                there[volume.name] = found
+        there = await self._claims_there(goal.namespace, goal.volumes)
         deployment_id = goal.labels[marks.DEPLOYMENT]
         wanted = claims_to_make(goal.volumes, there, self._installation, deployment_id)
         _refuse_leaving(wanted, there)
-        if any(volume.name not in there for volume in wanted):
-            try:
-                classes = known_modes(await storage_classes(self._reader))
-            except PermissionMissing:
-                classes = ()
-            refuse_access_modes(goal.volumes, there.keys(), classes, replicas=goal.max_replicas)
+        await self._refuse_access_modes(goal.volumes, there, goal.max_replicas)
         return [(claim(volume, goal.namespace, goal.labels), volume.name in there) for volume in wanted]
+
+    async def _claims_there(self, namespace: str, volumes: Sequence[Volume]) -> dict[str, Object]:
+        """Those of the volumes' names."""
+        found = await asyncio.gather(*(self._objects.get(CLAIM, namespace, v.name) for v in volumes))
+        return {v.name: claim for v, claim in zip(volumes, found, strict=True) if claim is not None}
+
+    async def _refuse_access_modes(
+        self, volumes: Sequence[Volume], there: Mapping[str, Object], replicas: int
+    ) -> None:
+        if all(volume.name in there for volume in volumes):
+            return
+        try:
+            classes = known_modes(await storage_classes(self._reader))
+        except PermissionMissing:
+            classes = ()
+        refuse_access_modes(volumes, there.keys(), classes, replicas=replicas)
 
     async def _claim(self, wanted: tuple[Object, bool]) -> None:
         """One that came up since it was looked for is looked at again the next time: it may be anybody's."""

@@ -68,7 +68,7 @@ def goal_of(
     queued = workload.queued is not None
     if queued and not isinstance(plan.source, HubModel):
         message = "only a model that our worker serves can take its requests from a queue"
-        raise Rejected(message, fields=(FieldError("async_deployment_type", "models_only", message),))
+        raise Rejected(message, fields=(FieldError("workload.queued", "models_only", message),))
     scaling = scaling_objects(plan, name, namespace, labels, tools)
     metadata = {"name": name, "namespace": namespace, "labels": labels}
     environment = environment_of(plan, name, settings, tools)

@@ -124,4 +124,4 @@ def _labels(found: Object) -> Mapping[str, str]:
 
 
 def _field(place: int, name: str) -> str:
-    return f"persistent_volume_claims[{place}].{name}"
+    return f"workload.volumes[{place}].{name}"

@@ -324,6 +324,19 @@ def test_jobs_go_to_the_front_whoever_works() -> None:
     assert not asleep.asleep
 
 
+def test_the_front_takes_jobs_while_nobody_works_once_somebody_has() -> None:
+    there = {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}
+    served = deployment(conditions=[there])
+    at_front = {"front": deployment(), "front_pods": (ready("front-1"),)}
+    for pods in ((), (pod("pod-1"),)):
+        assert seen(*pods, of=deployment(), **at_front).targets == ()
+        assert seen(*pods, of=served, **at_front).targets == ("https://k/services/front/proxy",)
+    starts = waiting("CrashLoopBackOff", restartCount=9)
+    crashing = seen(pod("pod-1", **starts), of=served, **at_front)
+    assert crashing.trouble is Trouble.CRASH_LOOP, "that jobs are taken does not hide that nobody does them"
+    assert seen(pod("pod-1"), of=served, front=deployment(), front_pods=(pod("front-1"),)).targets == ()
+
+
 # -- drift ------------------------------------------------------------------------------------------------
 
 

@@ -203,7 +203,7 @@ async def test_a_volume_of_another_deployment_is_refused(house: House, name: str
     with pytest.raises(Rejected) as raised:
         await provider.create(other, name.replace("-a1", "-a2"), house.credentials)
     (error,) = raised.value.fields
-    assert error.field == "persistent_volume_claims[0].name"
+    assert error.field == "workload.volumes[0].name"
     assert "another deployment (dep_tests)" in error.message
 
 
@@ -212,7 +212,7 @@ async def test_an_access_mode_that_the_storage_class_cannot_do_is_refused(house:
     with pytest.raises(Rejected) as raised:
         await house.provider().create(plans.image_plan(volumes=(SHARED,)), name, house.credentials)
     (error,) = raised.value.fields
-    assert error.field == "persistent_volume_claims[0].access_mode"
+    assert error.field == "workload.volumes[0].access_mode"
     assert error.message == (
         "the storage class shared (ebs.csi.aws.com) cannot do ReadWriteMany; "
         "it can do ReadWriteOnce, ReadWriteOncePod"

@@ -283,7 +283,7 @@ def test_an_uploaded_model_is_refused() -> None:
 def test_an_imported_container_takes_no_queue() -> None:
     with pytest.raises(Rejected) as raised:
         goal(plans.image_plan(queued=Queued()))
-    assert raised.value.fields[0].field == "async_deployment_type"
+    assert raised.value.fields[0].field == "workload.queued"
 
 
 def test_the_image_of_a_runtime_is_the_operators() -> None:

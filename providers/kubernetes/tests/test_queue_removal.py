@@ -61,7 +61,7 @@ def test_what_was_begun_is_not_begun_again() -> None:
     ],
 )
 def test_it_is_over_when_the_new_pod_is_ready_or_its_deadline_has_passed(
-    status: dict[str, object], over: bool
+    status: dict[str, Any], over: bool
 ) -> None:
     assert is_over(front("queue_removal", **status)) is over
 

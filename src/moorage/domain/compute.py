@@ -14,6 +14,7 @@ from enum import StrEnum
 from moorage.domain.cluster import NodeGroup
 from moorage.domain.model import SizedItem
 from moorage.domain.workload import Workload
+from moorage.errors import FieldError
 
 GIB = 1024**3
 GB = 10**9
@@ -189,6 +190,7 @@ class RefusedOffer:
     smallest_change: str | None = None
     region: str | None = None
     price_per_hour: float | None = None  # None: the provider as a whole is refused
+    fields: tuple[FieldError, ...] = ()  # parts of the request that the provider named; below its body
 
     @property
     def where(self) -> str:

@@ -249,7 +249,7 @@ class NewDeployments:
         except (HubUnavailable, Retry, TimeoutError):
             return
         if not plan.placement.ladder:
-            raise does_not_fit(plan)
+            raise does_not_fit(plan, on_cluster=spec.policy.cluster is not None)
         if len(self._fits_until) >= ACCEPTED_KEPT:
             self._fits_until.clear()
         self._fits_until[key] = datetime.fromtimestamp(now.timestamp() + ACCEPTED_SECONDS, now.tzinfo)
@@ -326,8 +326,14 @@ def _refuse_broken_workload(request: NewDeployment, spec: DeploymentSpec) -> Non
         raise Invalid("; ".join(e.message for e in errors), errors=errors)
 
 
-def does_not_fit(plan: Plan) -> Invalid:
+def does_not_fit(plan: Plan, *, on_cluster: bool = False) -> Invalid:
+    """`on_cluster`: its owner named the cluster. What that says of the request is then the whole answer."""
     refused = plan.placement.refused
+    named = next((each for each in refused if each.fields), None) if on_cluster else None
+    if named is not None:
+        errors = tuple(replace(error, field=f"body.{error.field}") for error in named.fields)
+        detail = f"The cluster cannot do it: {named.reason}."
+        return Invalid(detail, code="does_not_fit", advice=named.smallest_change, errors=errors)
     story = " ".join(f"{r.where}: {r.reason}." for r in refused[:10])
     detail = f"No offer fits. {story or 'No provider sells anything.'}"
     field = "body.hf_model_id" if plan.profile is not None else "body.container_image"
@@ -363,6 +369,7 @@ def _fit_key(spec: DeploymentSpec, hf_token: str | None, accounts: Accounts) -> 
         spec.source,
         spec.policy,
         spec.min_replicas,
+        spec.max_replicas,
         spec.task,
         spec.context_length,
         spec.concurrency,

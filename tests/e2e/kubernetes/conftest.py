@@ -101,9 +101,15 @@ class Port:
         return [
             f"{kind}/{found['metadata']['name']}"
             for kind in (*kinds, *more)
-            for found in self.cluster.objects(kind)
+            for found in self._objects(kind)
             if found["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == "moorage"
         ]
+
+    def _objects(self, kind: str) -> list[dict[str, Any]]:
+        try:
+            return self.cluster.objects(kind)
+        except KeyError:  # of an add-on that is not installed
+            return []
 
 
 @contextlib.asynccontextmanager
