@@ -18,7 +18,16 @@ import moorage_managed
 from moorage.domain.compute import GIB, Availability, Estimate, Feature, Offer, Requirements, RuntimeOption
 from moorage.domain.model import ContainerImage
 from moorage.domain.observation import Observation, Trouble
-from moorage.domain.workload import HealthCheck, Ports, Queued, Resources, Workload
+from moorage.domain.workload import (
+    Autoscale,
+    HealthCheck,
+    Metric,
+    Ports,
+    Queued,
+    Resources,
+    ScalingTarget,
+    Workload,
+)
 from moorage.errors import NoCapacity, PermissionMissing, Rejected
 from moorage.ports import (
     Clusters,
@@ -298,6 +307,16 @@ async def test_a_queue_is_nothing_that_organizations_share(operator: Operator) -
     with pytest.raises(Rejected, match="apart") as raised:
         await provider.offers(asked, provider.operator_accounts()["east"])
     assert "cluster of your own" in (raised.value.advice or "")
+
+
+async def test_what_a_cluster_cannot_do_is_refused_before_anything_is_placed(operator: Operator) -> None:
+    provider = operator.provider()
+    operator.east.uninstall("keda")
+    scaled = replace(SMALL, autoscale=Autoscale((ScalingTarget(Metric.LATENCY, 100, 95),)))
+    asked = replace(image(max_replicas=2), workload=scaled)
+    with pytest.raises(Rejected, match="KEDA"):
+        await provider.offers(asked, provider.operator_accounts()["east"])
+    operator.east.install("keda")
 
 
 async def test_an_account_that_may_too_little_is_named(operator: Operator) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from moorage.domain.cluster import NodeGroup
 from moorage.domain.compute import Feature, Offer, Requirements
-from moorage.errors import NoCapacity, PermissionMissing, Rejected
+from moorage.errors import FieldError, NoCapacity, PermissionMissing, Rejected
 from moorage.ports import Account, Credentials
 from moorage_kubernetes import reading
 from moorage_kubernetes.accounts import ClusterAccounts
@@ -53,12 +53,14 @@ class OperatorClusters(ClusterAccounts):
         return Account(f"operator-{self._name_of(credentials)}", detail)
 
     async def offers(self, need: Requirements, credentials: Credentials | None) -> Sequence[Offer]:
-        """Of one cluster. Raises Rejected for what organizations cannot do on a cluster that they share."""
+        """Of one cluster. Raises Rejected for what it cannot do, or what organizations cannot do on a cluster
+        that they share."""
         if need.workload is not None and need.workload.queued is not None:
-            raise Rejected(
-                "the operator's clusters keep organizations apart, and so from a queue that they would share",
-                advice="leave out the queue, or name a cluster of your own",
-            )
+            message = "the operator's clusters keep organizations apart, and so from a queue they would share"
+            error = FieldError("workload.queued", "own_cluster", message)
+            advice = "leave out the queue, or name a cluster of your own"
+            raise Rejected(message, fields=(error,), advice=advice)
+        await self._of(credentials).refuse_impossible(need)
         client, cluster, now = self._clients.of(credentials), self._name_of(credentials), utc_now()
         nodes = await self._node_states(client)
         groups = {group.id: group for group in operator_groups(cluster, nodes, now)}
