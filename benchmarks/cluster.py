@@ -27,6 +27,7 @@ DEPLOYMENTS = 1000
 AT_ONCE = 16
 QUIET_SECONDS = 60.0
 LONGEST = 600.0
+BRIEF = httpx.Limits(keepalive_expiry=1.0)  # the service closes idle connections after five seconds
 WORKLOAD = {
     "ports": {"http": 8000},
     "health": {"path": "/health", "port": 8000, "initial_delay": 0, "period": 1},
@@ -57,14 +58,16 @@ async def _all_serve(served: ServiceProcess, count: int) -> None:
 
 
 async def run(count: int = DEPLOYMENTS) -> list[Row]:
-    async with StandInCluster() as cluster:
+    async with StandInCluster(node=False) as cluster:
         for number in range(1 + count // 100):
             cluster.add_node(f"node-{number}", {"karpenter.sh/nodepool": "pool"}, cpu=32, memory_gib=64)
         with (
             tempfile.TemporaryDirectory() as folder,
             service(Path(folder) / "var", managed=True) as served,
         ):
-            async with httpx.AsyncClient(base_url=served.url, headers=served.headers, timeout=60) as http:
+            async with httpx.AsyncClient(
+                base_url=served.url, headers=served.headers, timeout=60, limits=BRIEF
+            ) as http:
                 body = {"name": "bench", "kubeconfig": cluster.kubeconfig()}
                 imported = (await http.post("/clusters/", json=body)).raise_for_status().json()["uuid"]
                 began = time.monotonic()
