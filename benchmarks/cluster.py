@@ -53,8 +53,8 @@ async def _deploy(http: httpx.AsyncClient, cluster: str, count: int) -> None:
 
 async def _all_serve(served: ServiceProcess, count: int) -> None:
     async with asyncio.timeout(LONGEST):
-        while served.serving() < count:
-            await asyncio.sleep(0.5)  # noqa: ASYNC110  # another process, which is asked by a pipe
+        while served.serving() < count:  # noqa: ASYNC110  # another process, which a pipe asks
+            await asyncio.sleep(0.5)
 
 
 async def run(count: int = DEPLOYMENTS) -> list[Row]:
