@@ -83,9 +83,17 @@ def _judged(answer: OutgoingAnswer) -> OutgoingAnswer:
             advice="Store a key that the provider accepts, and deploy again.",
         )
     try:
-        json.loads(answer.body)
+        told = json.loads(answer.body)
     except (ValueError, RecursionError) as error:
         raise BadGateway(
             f"The provider answered {answer.status}, and no JSON.", code="provider_failed"
         ) from error
+    # What lies before a job API in a cluster answers by itself where it finds nobody behind it.
+    if isinstance(told, dict) and (told.get("kind"), told.get("apiVersion")) == ("Status", "v1"):
+        raise Unavailable(
+            "The queue's job API does not answer now.",
+            code="provider_unreachable",
+            advice="Ask again; the jobs in the queue are not lost.",
+            retry_after=2.0,
+        )
     return answer

@@ -37,6 +37,7 @@ from moorage.errors import (
     OutgoingRefused,
     StaleWrite,
     TooManyRequests,
+    Unavailable,
 )
 from moorage.ports import (
     Clock,
@@ -56,7 +57,8 @@ from moorage.upstream_auth import UpstreamAuth, UpstreamAuthenticator
 QUEUE_JOBS = 10_000  # that wait for one deployment
 QUEUE_BYTES = 1 << 30
 PURGED_AT_ONCE = 200
-_TAKES_NONE = (Phase.FAILED, Phase.STOPPING, Phase.STOPPED, Phase.DELETING, Phase.DELETED)
+_OVER = (Phase.FAILED, Phase.DELETING, Phase.DELETED)
+_TAKES_NONE = (*_OVER, Phase.STOPPING, Phase.STOPPED)
 CALL_SECONDS = 30.0  # for a provider to answer, beyond the time that it was asked to wait
 
 
@@ -323,7 +325,7 @@ class Jobs:
         self, deployment: Deployment, method: str, verb: str, id_: str, seconds: float = 0.0
     ) -> Answer:
         if not _passes_through(deployment):
-            raise _no_job(id_)
+            raise _no_job(id_) if _keeps_all(deployment) else _not_reached(deployment)
         return await self._pass(deployment, method, f"{verb}/{id_}", seconds=seconds)
 
     async def _pass(
@@ -375,6 +377,20 @@ _KEPT = "Results are kept for 30 minutes after the job's end, those of runsync f
 def _passes_through(deployment: Deployment) -> bool:
     status = deployment.status
     return status.access.face is Face.JOBS and bool(status.targets)
+
+
+def _keeps_all(deployment: Deployment) -> bool:
+    """Whether no provider can have a job that is not here."""
+    return deployment.status.access.face is not Face.JOBS or deployment.phase in _OVER
+
+
+def _not_reached(deployment: Deployment) -> Unavailable:
+    return Unavailable(
+        f"The queue of {deployment.name!r} cannot be asked now.",
+        code="queue_unreachable",
+        advice="Ask again; start the deployment if it is stopped. The jobs in the queue are not lost.",
+        retry_after=2.0,
+    )
 
 
 def _no_job(id_: str) -> NotFound:
