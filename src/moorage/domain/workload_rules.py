@@ -28,7 +28,7 @@ MAX_GPUS = 64
 MAX_VOLUME = 1024**5
 MAX_VOLUMES = 16
 MAX_SECONDS = 7 * 86400
-MAX_CONSUMERS = 1000
+MAX_CONSUMERS = 256  # of one pod; more our worker does not take
 MAX_ARGUMENT_BYTES = 32 * 1024
 
 PATH = re.compile(r"/[\x21-\x7e]{0,1023}")
