@@ -103,6 +103,7 @@ class Service:
     clock: Clock
     new_id: NewId
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    dropped: set[str] = field(default_factory=set)  # ids of routes, since they were loaded last
 
     def applied(self, deployment: Deployment) -> None:
         """The engine stored a change: tell all who wait for it."""
@@ -128,19 +129,24 @@ class Service:
             self.routes.current.route(deployment.id),
             deployment.phase in (Phase.FAILED, Phase.DELETED),
         )
+        if old is not None and old.version > deployment.version:
+            return  # read before somebody else published what came after
         if over or (old.targets if old else ()) != deployment.status.targets:
             self.jobs.opened(deployment.id)
         if deployment.phase is Phase.DELETED:
             self.routes.drop(deployment.id)
+            self.dropped.add(deployment.id)
         else:
             self.routes.put(Route.of(deployment))
 
     async def load_routes(self) -> None:
         """From the store: at the start, and after another process wrote."""
-        before = [route.deployment_id for route in self.routes.current.routes()]
+        before = [r.deployment_id for r in self.routes.current.routes() if r.phase is not Phase.FAILED]
+        self.dropped.clear()
         serving = await self.store.serving()
         for deployment in serving:
-            self.publish(deployment)
+            if deployment.id not in self.dropped:  # while the store was read
+                self.publish(deployment)
         known = {deployment.id for deployment in serving}
         for deployment_id in [id_ for id_ in before if id_ not in known]:
             current = await self.store.deployment(deployment_id)

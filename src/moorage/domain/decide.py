@@ -88,6 +88,7 @@ def decide(desired: Desired, observed: Observed, now: datetime) -> Step:
 
 Rule = Callable[[Desired, Observed, datetime], Step | None]
 
+TOLD_AGAIN_SECONDS = 10.0  # after it was told to wake
 _SEEKING = (Phase.VALIDATING, Phase.SELECTING_GPU, Phase.CREATING_ENDPOINT)
 _SETTLED = (Phase.READY, Phase.HIBERNATED)  # nothing is under way
 
@@ -152,11 +153,14 @@ def stopping(desired: Desired, observed: Observed, now: datetime) -> Step | None
 
 
 def start_again(desired: Desired, observed: Observed, now: datetime) -> Step | None:
-    """What was stopped is wanted again: where it stood, if it was kept there."""
+    """What was stopped is wanted again: where it stood, if it was kept there. One that was stopped before
+    it was validated begins at the beginning."""
     status = observed.status
     if status.phase is not Phase.STOPPED or isinstance(observed.seen, Vanished):
         return None
-    return Enter(Phase.SELECTING_GPU) if status.attempt is None else Apply(status.attempt)
+    if status.attempt is not None:
+        return Apply(status.attempt)
+    return Enter(Phase.VALIDATING if status.profile is None else Phase.SELECTING_GPU)
 
 
 def failed(desired: Desired, observed: Observed, now: datetime) -> Step | None:
@@ -253,11 +257,12 @@ def replace_what_vanished(desired: Desired, observed: Observed, now: datetime) -
 
 
 def troubled(desired: Desired, observed: Observed, now: datetime) -> Step | None:
-    """Waiting will not help: the provider says why. What still answers during an update is kept."""
+    """Waiting will not help: the provider says why. During an update it is the change that is at fault: what
+    there is stays, its volumes among it, until another change takes its place."""
     seen, attempt = observed.seen, observed.status.attempt
     if not isinstance(seen, Observation) or seen.trouble is None or attempt is None:
         return None
-    if observed.status.phase is Phase.UPDATING and seen.targets:
+    if observed.status.phase is Phase.UPDATING:
         return None
     message = seen.message or seen.trouble.value
     if seen.trouble is Trouble.NO_CAPACITY:
@@ -280,10 +285,13 @@ def drifted(desired: Desired, observed: Observed, now: datetime) -> Step | None:
 
 
 def sleeps_unproven(desired: Desired, observed: Observed, now: datetime) -> Step | None:
-    """An endpoint that its autoscaler let sleep before it ever answered has not shown that it can."""
+    """An endpoint that its autoscaler let sleep before it ever answered has not shown that it can; one that
+    was woken and sleeps on is told again."""
     status, seen = observed.status, observed.seen
-    if status.phase is not Phase.LOADING_MODEL or status.attempt is None:
+    if status.phase not in (Phase.LOADING_MODEL, Phase.WAKING) or status.attempt is None:
         return None
+    if status.phase is Phase.WAKING and now < status.phase_since + timedelta(seconds=TOLD_AGAIN_SECONDS):
+        return None  # it may not have noticed yet
     return WakeUp(status.attempt) if isinstance(seen, Observation) and seen.asleep else None
 
 
@@ -291,8 +299,10 @@ def too_slow(desired: Desired, observed: Observed, now: datetime) -> Step | None
     status, limit = observed.status, desired.patience.ready_timeout
     if not _overdue(desired, status, now):
         return None
-    if isinstance(observed.seen, Observation) and enough(desired, observed.seen):
+    if isinstance(observed.seen, Observation) and serves(desired, status, observed.seen):
         return None
+    if status.phase is Phase.WAKING:  # it has served: whoever asks next has it try again
+        return Enter(Phase.HIBERNATED)
     return Abandon(
         Failure(
             "readiness_timeout",
@@ -309,7 +319,7 @@ def report(desired: Desired, observed: Observed, now: datetime) -> Step | None:
         return None
     if (
         seen.targets != status.targets
-        or phase_after(desired, status.phase, seen) is not status.phase
+        or phase_after(desired, status, seen) is not status.phase
         or _stuck_otherwise(status, seen)
         or status.setbacks
         or seen.access != status.access
@@ -346,10 +356,10 @@ RULES: tuple[Rule, ...] = (
     look,
     replace_what_vanished,
     troubled,
-    drifted,
-    sleeps_unproven,
     too_slow,
+    sleeps_unproven,
     report,
+    drifted,
     wait,
 )
 
@@ -359,19 +369,26 @@ def enough(desired: Desired, seen: Observation) -> bool:
     return len(seen.targets) >= max(1, desired.min_replicas)
 
 
-def phase_after(desired: Desired, phase: Phase, seen: Observation) -> Phase:
+def serves(desired: Desired, status: Status, seen: Observation) -> bool:
+    """Whether it may be called ready: first with all replicas that were asked for, after that with any."""
+    return enough(desired, seen) or (status.ready_at is not None and bool(seen.targets))
+
+
+def phase_after(desired: Desired, status: Status, seen: Observation) -> Phase:
     """The phase that follows from what was seen of an endpoint."""
+    phase = status.phase
     match phase:
         case Phase.READY | Phase.UPDATING if seen.asleep:
             return Phase.HIBERNATED
-        case Phase.READY | Phase.UPDATING if not seen.targets:
+        case Phase.READY if not seen.targets:
             return Phase.LOADING_MODEL
         case Phase.UPDATING:
-            return phase if seen.updating or not enough(desired, seen) else Phase.READY
+            under_way = seen.updating or seen.trouble is not None or not enough(desired, seen)
+            return phase if under_way else Phase.READY
         case Phase.HIBERNATED | Phase.WAKING:
             return Phase.READY if seen.targets else phase
         case Phase.LOADING_MODEL:
-            return Phase.READY if enough(desired, seen) else phase
+            return Phase.READY if serves(desired, status, seen) else phase
         case _:
             return phase
 

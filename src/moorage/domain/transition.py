@@ -56,6 +56,8 @@ ROUND = Backoff(base=2.0, cap=60.0, spread=0.5)  # between rounds of the ladder 
 KEPT_REFUSALS = 30
 _SERVED = (Phase.READY, Phase.UPDATING, Phase.HIBERNATED, Phase.WAKING, Phase.STOPPED)
 RESTORE_SECONDS = 5.0  # after a drift was put back, before the next look
+WOKEN_AGAIN_SECONDS = 10.0  # the same, of one that slept on
+START_AGAIN_SECONDS = 60.0  # after a provider refused to start what was stopped
 WOKEN_SECONDS = 1.0  # after it was told to wake, before the next look; a signal does not shorten it
 
 
@@ -183,6 +185,8 @@ def _in_phase(status: Status, phase: Phase, now: datetime) -> Status:
 
 
 _SAYS = {
+    Phase.VALIDATING: "The model is being validated.",
+    Phase.HIBERNATED: "It did not wake in time; the next request has it try again.",
     Phase.SELECTING_GPU: "Looking for the cheapest compute that it fits on.",
     Phase.DELETING: "Deleting the endpoint.",
     Phase.DELETED: "Nothing is left of it at the provider.",
@@ -206,7 +210,7 @@ def _entered(status: Status, phase: Phase, now: datetime) -> tuple[Status, tuple
         status = _condition(status, ConditionType.SERVING, Truth.FALSE, reason, "", now)
     if phase is Phase.DELETING:
         status = _condition(status, ConditionType.CLEANED_UP, Truth.FALSE, "Deleting", "", now)
-    if phase is Phase.SELECTING_GPU:  # the owner's deadline counts from when there was something to search
+    if phase in (Phase.VALIDATING, Phase.SELECTING_GPU):  # the owner's deadline counts from here
         status = replace(status, seeking_since=now, round=0, ladder=(), refused=())
     return status, (Fact(f"deployment.{phase}", _SAYS.get(phase, "")),)
 
@@ -274,6 +278,7 @@ def _applied(
     if not offer.by_running:
         status = replace(status, meter=status.meter.start(offer.price_per_hour * desired, now))
     if was is Phase.STOPPED:
+        status = replace(status, seeking_since=now, round=0, ladder=(), refused=())
         fact = Fact("deployment.loading_model", "Started again; the model is loading.")
         return _in_phase(status, Phase.LOADING_MODEL, now), (fact,)
     if was in (Phase.READY, Phase.UPDATING):
@@ -286,13 +291,19 @@ def _applied(
 def _not_applied(status: Status, did: NotApplied, now: datetime) -> tuple[Status, tuple[Fact, ...]]:
     attempt = replace(_present(status), generation=did.generation)
     why = f"{did.reason} {did.advice or ''}".strip()
+    if status.phase is Phase.STOPPED:  # a start: wanted as it is, so it is tried again
+        told = any(c.reason == "StartRefused" and c.message == why for c in status.conditions)
+        status = _condition(status, ConditionType.PROGRESSING, Truth.FALSE, "StartRefused", why, now)
+        status = replace(status, retry_at=now + timedelta(seconds=START_AGAIN_SECONDS))
+        return status, () if told else (Fact("deployment.start_refused", why),)
     status = _condition(status, ConditionType.PROGRESSING, Truth.FALSE, "UpdateRefused", why, now)
     fact = Fact("deployment.update_refused", why, {"generation": did.generation})
     return replace(status, attempt=attempt), (fact,)
 
 
 def _woken(status: Status, now: datetime) -> tuple[Status, tuple[Fact, ...]]:
-    status = replace(status, retry_at=now + timedelta(seconds=WOKEN_SECONDS))
+    seconds = WOKEN_AGAIN_SECONDS if status.phase is Phase.WAKING else WOKEN_SECONDS
+    status = replace(status, retry_at=now + timedelta(seconds=seconds))
     if status.phase is not Phase.HIBERNATED:
         return status, ()
     return _in_phase(status, Phase.WAKING, now), (Fact("deployment.waking", "It was asked for."),)
@@ -306,8 +317,9 @@ def _unbilled(status: Status, now: datetime) -> Status:
 def _refused(status: Status, did: Refused, now: datetime) -> tuple[Status, tuple[Fact, ...]]:
     attempt = _present(status)
     if did.whole_provider:
-        provider = attempt.rung.offer.provider
-        status = replace(status, ladder=tuple(r for r in status.ladder if r.offer.provider != provider))
+        full = (attempt.rung.offer.provider, attempt.rung.offer.account)
+        rest = tuple(r for r in status.ladder if (r.offer.provider, r.offer.account) != full)
+        status = replace(status, ladder=rest)
         if not status.ladder:
             return _given_up(status, Failure("quota_exceeded", did.reason, did.advice), now)
     return _abandoned(status, attempt, refusal(attempt, did.reason, did.advice), now)
@@ -320,7 +332,7 @@ def _abandoned(
     if isinstance(why, Failure):
         return _given_up(status, why, now)
     if status.phase in _SERVED:  # it was lost after it had served: the search begins anew
-        status = replace(status, seeking_since=now, round=0)
+        status = replace(status, seeking_since=now, round=0, ladder=())
     status = replace(
         status,
         attempt=replace(attempt, refusal=why),
@@ -354,7 +366,7 @@ def _reported(
     status = replace(
         status, targets=targets, access=seen.access, replicas=ReplicaCounts(desired, len(targets))
     )
-    was, phase = status.phase, phase_after(desired_of(deployment, Patience()), status.phase, seen)
+    was, phase = status.phase, phase_after(desired_of(deployment, Patience()), status, seen)
     if phase is Phase.UPDATING:
         stuck = Truth.FALSE if seen.trouble is not None else Truth.TRUE
         message = seen.message or ""
@@ -413,7 +425,7 @@ def _removed(status: Status, now: datetime, luck: float) -> tuple[Status, tuple[
     if status.phase in (Phase.DELETING, Phase.STOPPING) or attempt.failed:
         return status, (fact,)
     status = _in_phase(status, Phase.SELECTING_GPU, now)
-    if not status.ladder:
+    if not status.ladder and status.round:
         wait = ROUND.delay(max(1, status.round), luck)
         status = replace(status, retry_at=now + timedelta(seconds=wait))
     return status, (fact, Fact("deployment.selecting_gpu", "Trying the next offer."))

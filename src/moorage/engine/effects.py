@@ -183,7 +183,11 @@ class Effects:
         )
 
     async def _create(self, deployment: Deployment, attempt: Attempt) -> Outcome:
-        provider, credentials = self._provider(attempt), await self._credentials(deployment)
+        provider = self._provider(attempt)
+        try:
+            credentials = await self._credentials(deployment)
+        except Unauthorized as error:  # removed since it was placed: nothing was sent
+            return Refused(error.detail, error.advice)
         try:
             return Created(await provider.create(self._plan(deployment, attempt), attempt.name, credentials))
         except NoCapacity as error:
@@ -270,6 +274,11 @@ class Effects:
         provider = self._provider(attempt)
         try:
             credentials = await self._credentials(deployment)
+        except Unauthorized as error:
+            if attempt.handle is None:  # an account that is gone was never asked to create anything
+                return Removed()
+            return Later(f"cannot delete {attempt.name}: {error.detail}")
+        try:
             # Without a handle the create may or may not have happened: the name tells.
             handle = attempt.handle or await provider.find(attempt.name, credentials)
             if handle is None:

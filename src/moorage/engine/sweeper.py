@@ -77,7 +77,7 @@ class Sweeper:
         async for handle in provider.owned(credentials):
             found.add(handle.name)
             if await self._is_orphan(handle):
-                removed += await self._remove(provider, handle, credentials)
+                removed += await self._remove(provider, handle, account, credentials)
         return removed
 
     async def _is_orphan(self, handle: Handle) -> bool:
@@ -98,7 +98,14 @@ class Sweeper:
             return None
         return deployment if deployment.status.attempt.name == handle.name else None
 
-    async def _remove(self, provider: Provider, handle: Handle, credentials: Credentials | None) -> int:
+    async def _speaks_for(self, account: str | None, organization_id: str) -> bool:
+        """Whether what is found in an account may be told to that organization: names can be made up."""
+        row = None if account is None else await self._store.provider_credential(account)
+        return row is None or row.organization_id == organization_id
+
+    async def _remove(
+        self, provider: Provider, handle: Handle, account: str | None, credentials: Credentials | None
+    ) -> int:
         parsed = parse_external_name(handle.name)
         if parsed is None:
             return 0
@@ -108,7 +115,7 @@ class Sweeper:
         self._ownerless_since.pop(handle.name, None)
         log.warning("sweeper.removed_orphan", provider=provider.name, name=handle.name)
         deployment = await self._store.deployment(parsed.deployment_id)
-        if deployment is not None:
+        if deployment is not None and await self._speaks_for(account, deployment.organization_id):
             event = Event(
                 self._new_id("evt"),
                 deployment.organization_id,

@@ -46,4 +46,16 @@ def own_answer(status: int, body: bytes, route: Route) -> Problem | None:
             code="provider_key_refused",
             advice="Import the cluster again with an account that may proxy to services.",
         )
+    message = str(told.get("message", ""))
+    if status == 503 and "error trying to reach service" in message and not _never_reached(message):
+        return BadGateway(
+            "The replica broke off before it had answered.",
+            code="replica_failed",
+            advice="The request may have been carried out.",
+        )
     return NotServing.unreachable(route)
+
+
+def _never_reached(message: str) -> bool:
+    """Whether the API server did not get as far as to send anything."""
+    return any(words in message for words in ("dial tcp", "connection refused", "no such host"))

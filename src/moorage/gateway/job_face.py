@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any  # a job's result is whatever JSON the model made
+from urllib.parse import quote
 
 import orjson
 from aiohttp import ClientResponse, ClientSession
@@ -22,6 +23,7 @@ from moorage.upstream_auth import UpstreamAuth
 
 HELD_MILLISECONDS = 8_000  # by the first call
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 2.0  # seconds between asking for the status
+LARGEST_ANSWER = 64 * 1024 * 1024  # bytes
 LARGEST_INPUT = 20 * 1000 * 1000  # bytes that a synchronous job may bring
 _WAITING = frozenset({"IN_QUEUE", "IN_PROGRESS", "RUNNING"})
 _LONGEST_CAUSE = 2000
@@ -102,7 +104,9 @@ class JobCall:
     async def run(self, body: bytes) -> bytes:
         """The output as JSON. Raises a Problem, or aiohttp's ClientError. Cancelled, it cancels the job."""
         url = URL(f"{self._base}/runsync?wait={HELD_MILLISECONDS}", encoded=True)
-        async with self._session.post(url, data=body, headers=self._headers, ssl=self._tls) as response:
+        async with self._session.post(
+            url, data=body, headers=self._headers, allow_redirects=False, ssl=self._tls
+        ) as response:
             found = result_of(await _job(response))
         pause = FIRST_PAUSE
         while isinstance(found, Pending):
@@ -117,8 +121,10 @@ class JobCall:
 
     async def _look(self, job_id: str) -> bytes | Pending | None:
         """None when the answer is no news: too many questions, or a passing failure."""
-        url = URL(f"{self._base}/status/{job_id}", encoded=True)
-        async with self._session.get(url, headers=self._headers, ssl=self._tls) as response:
+        url = URL(f"{self._base}/status/{quote(job_id, safe='')}", encoded=True)
+        async with self._session.get(
+            url, headers=self._headers, allow_redirects=False, ssl=self._tls
+        ) as response:
             if response.status == 429 or response.status >= 500:
                 return None
             return result_of(await _job(response))
@@ -126,9 +132,22 @@ class JobCall:
     async def _cancel(self, pending: bytes | Pending) -> None:
         if not isinstance(pending, Pending):
             return
-        url = URL(f"{self._base}/cancel/{pending.job_id}", encoded=True)
-        async with asyncio.timeout(5.0), self._session.post(url, headers=self._headers, ssl=self._tls):
+        url = URL(f"{self._base}/cancel/{quote(pending.job_id, safe='')}", encoded=True)
+        async with (
+            asyncio.timeout(5.0),
+            self._session.post(url, headers=self._headers, allow_redirects=False, ssl=self._tls),
+        ):
             pass
+
+
+async def _bounded(response: ClientResponse) -> bytes:
+    """A host that a tenant named may answer without end."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > LARGEST_ANSWER:
+            raise BadGateway("The provider's answer is too large.", code="provider_failed")
+    return bytes(body)
 
 
 async def _job(response: ClientResponse) -> Mapping[str, Any]:
@@ -150,10 +169,12 @@ async def _job(response: ClientResponse) -> Mapping[str, Any]:
     if response.status == 503:
         raise Unavailable("Nothing takes jobs at the provider now.", code="provider_unavailable")
     if response.status >= 400:
-        text = (await response.text(errors="replace"))[:300]
+        text = (await response.content.read(1200)).decode(errors="replace")[:300]
         raise BadGateway(f"The provider answered {response.status}: {text}", code="provider_failed")
+    if response.status >= 300:
+        raise BadGateway(f"The provider answered {response.status}, a redirect.", code="provider_failed")
     try:
-        value = orjson.loads(await response.read())
+        value = orjson.loads(await _bounded(response))
     except orjson.JSONDecodeError as error:
         raise BadGateway("The provider's answer is not JSON.", code="provider_failed") from error
     if not isinstance(value, dict):

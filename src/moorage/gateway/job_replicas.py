@@ -82,6 +82,8 @@ class JobReplicas:
         except Unavailable as problem:
             return NotTaken(problem.retry_after)
         except Problem as problem:
+            if problem.code == "replica_failed":
+                return BrokenOff(_text(problem.members()))
             return _refusal(problem)
         except NothingSent:
             return NotTaken()

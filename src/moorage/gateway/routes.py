@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from moorage.domain.deployment import Deployment, Phase
 from moorage.domain.model import ContainerImage, HubModel, Source
@@ -36,6 +36,7 @@ class Route:
     phase: Phase = Phase.READY
     access: Access = Access()
     credential_id: str | None = None  # whose value goes with requests, where `access` asks for one
+    version: int = field(default=0, compare=False)  # of the row that it was made of
 
     @classmethod
     def of(cls, deployment: Deployment) -> Route:
@@ -49,6 +50,7 @@ class Route:
             deployment.phase,
             deployment.status.access,
             deployment.account,
+            deployment.version,
         )
 
 

@@ -246,7 +246,7 @@ def uses(deployment: Deployment, cluster: Cluster) -> bool:
     if deployment.spec.policy.cluster == cluster.id:
         return True
     attempt = deployment.status.attempt
-    rungs = deployment.status.ladder if attempt is None else (attempt.rung,)
+    rungs = (*deployment.status.ladder, *(() if attempt is None else (attempt.rung,)))
     return any(rung.offer.account == cluster.credential_id for rung in rungs)
 
 

@@ -261,7 +261,10 @@ def _needs(deployment: Deployment, row: ProviderCredential) -> bool:
     if deployment.spec.credentials.get(row.provider) != row.id:
         return False
     attempt = deployment.status.attempt
-    return attempt is None or attempt.rung.offer.provider == row.provider
+    if attempt is None:
+        return True
+    rungs = (attempt.rung, *deployment.status.ladder)
+    return any(rung.offer.provider == row.provider for rung in rungs)
 
 
 def account_id(prefix: str, account: ProviderAccount) -> str:

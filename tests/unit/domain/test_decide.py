@@ -445,6 +445,59 @@ def test_a_change_that_the_provider_refuses_is_told_and_not_tried_again() -> Non
     assert isinstance(next_step(change.deployment), Look)
 
 
+def test_a_start_that_is_refused_is_tried_again_later_and_told_once() -> None:
+    d = through(wanted_otherwise(ready(), "stop", START), Enter(Phase.STOPPING), Halted())
+    d = wanted_otherwise(d, "start", START)
+    refused = NotApplied(d.generation, "exceeded quota")
+    change = advance(d, refused, START)
+    assert [fact.type for fact in change.facts] == ["deployment.start_refused"]
+    assert isinstance(next_step(change.deployment), Wait), "not at once, and not for ever"
+    later = START + timedelta(minutes=2)
+    assert isinstance(next_step(change.deployment, later), Apply)
+    assert advance(change.deployment, refused, later).facts == ()
+
+
+def test_what_was_stopped_before_it_was_validated_begins_at_the_beginning() -> None:
+    d = through(wanted_otherwise(deployment(), "stop", START), Enter(Phase.STOPPING), Enter(Phase.STOPPED))
+    assert next_step(wanted_otherwise(d, "start", START)) == Enter(Phase.VALIDATING)
+
+
+def test_a_bad_change_takes_down_neither_what_there_is_nor_its_volumes() -> None:
+    d = wanted_otherwise(ready(), "change", START)
+    assert d.status.attempt is not None
+    d = through(d, Applied(Handle("p", d.status.attempt.name), 2))
+    broken = Observation((), trouble=Trouble.REJECTED, message="no such image")
+    d = through(d, next_step(d, seen=broken))
+    assert d.phase is Phase.UPDATING
+    assert isinstance(next_step(d, START + timedelta(days=1), broken), Wait)
+    d = wanted_otherwise(d, "change", START)
+    assert isinstance(next_step(d), Apply), "another change takes its place"
+
+
+def test_what_has_served_is_ready_again_with_fewer_replicas_than_were_wanted_since() -> None:
+    d = ready()
+    d = replace(d, spec=replace(d.spec, min_replicas=5, max_replicas=5))
+    d = through(d, Report(LOADS))
+    assert d.phase is Phase.LOADING_MODEL
+    d = through(d, Report(ANSWERS))
+    assert d.phase is Phase.READY
+
+
+def test_one_that_sleeps_on_is_told_again_and_then_left_asleep() -> None:
+    later = START + timedelta(hours=1)
+    d = through(ready(), Report(SLEEPS), now=later)
+    d = through(wanted_otherwise(d, "wake", later), Woken(), now=later)
+    assert isinstance(next_step(d, later + timedelta(seconds=20), SLEEPS), WakeUp)
+    assert next_step(d, later + timedelta(minutes=20), SLEEPS) == Enter(Phase.HIBERNATED)
+
+
+def test_drift_that_comes_back_keeps_nothing_from_being_ready() -> None:
+    drift = replace(ANSWERS, drift="somebody changes it again and again")
+    d = through(loading(), next_step(loading(), seen=drift))
+    assert d.phase is Phase.READY
+    assert isinstance(next_step(d, seen=drift), Restore)
+
+
 def test_what_its_autoscaler_let_sleep_is_woken_by_whoever_asks() -> None:
     later = START + timedelta(hours=1)
     d = ready()
