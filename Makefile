@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
 DISTRIBUTIONS := -e . -e providers/kubernetes -e providers/managed -e providers/runpod -e registries -e worker
 # Most tests wait more than they compute.
-JOBS ?= 4
+JOBS ?= 3
 
 .PHONY: setup demo serve test test-worker crash check bench lock clean
 

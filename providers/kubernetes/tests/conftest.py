@@ -31,7 +31,7 @@ class House:
         return Credentials(self.cluster.values())
 
     def provider(self, **environ: str) -> KubernetesProvider:
-        environ = {"CALL_SECONDS": "5", **environ}
+        environ = {"CALL_SECONDS": "20", **environ}
         made = moorage_kubernetes.provider(plans.config(**environ))
         self.providers.append(made)
         return made

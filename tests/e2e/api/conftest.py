@@ -184,7 +184,7 @@ class Api:
 
 
 async def sign_in(url: str, username: str) -> str:
-    async with httpx.AsyncClient(base_url=url) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=20) as http:
         answer = await http.post("/auth/token", json={"username": username, "password": PASSWORD})
         assert answer.status_code == 200, answer.text
         return f"Bearer {answer.json()['token']}"

@@ -26,7 +26,7 @@ from moorage_runpod.testing import KEY, FakeRunPod
 
 MODEL = "acme/tiny-painter"
 SETTINGS = {
-    "CAPACITY_SECONDS": "0.6",
+    "CAPACITY_SECONDS": "1.2",
     "LOG_SECONDS": "0",
     "LIST_LAG_SECONDS": "0.2",
 }

@@ -45,7 +45,7 @@ async def test_nobody_comes(fake: FakeRunPod, client: httpx.AsyncClient) -> None
 
 
 async def test_more_requests_get_more_workers(fake: FakeRunPod, client: httpx.AsyncClient) -> None:
-    fake.simulated.answer_seconds = 0.5
+    fake.simulated.answer_seconds = 2.0  # long enough to be seen at work together on a busy machine
     made = await create(client, BALANCED, scaling={"type": "REQUEST_COUNT", "requestCount": 1})
     base = made["requestUrls"]["base"]
     asking = asyncio.gather(*(client.post(f"{base}/infer", json={"inputs": n}) for n in range(3)))
