@@ -36,7 +36,7 @@ test-worker: setup $(VENV)-torch/.installed
 $(VENV)-torch/.installed: worker/requirements-torch.txt worker/pyproject.toml
 	@test -x $(VENV)-torch/bin/python || $(PYTHON) -m venv $(VENV)-torch
 	@$(VENV)-torch/bin/python -m pip install --quiet --disable-pip-version-check -r worker/requirements-torch.txt
-	@$(VENV)-torch/bin/python -m pip install --quiet --disable-pip-version-check -e 'worker[onnx,queue,runpod,s3,train]' httpx hypothesis pytest pytest-asyncio pytest-timeout
+	@$(VENV)-torch/bin/python -m pip install --quiet --disable-pip-version-check -e 'worker[onnx,queue,runpod,s3,train]' httpx hypothesis 'moto[s3,server]' pytest pytest-asyncio pytest-timeout runpod
 	@touch $@
 
 # 1,000 kills; `make test` has 200 of them.

@@ -180,7 +180,8 @@ def test_what_uses_a_cluster() -> None:
     assert not uses(placed("crd_other"), ours)
     assert not uses(placed(None), ours)
     elsewhere = placed("crd_other")
-    assert not uses(replace(elsewhere, status=replace(elsewhere.status, ladder=rungs)), ours)
+    next_there = replace(elsewhere, status=replace(elsewhere.status, ladder=rungs))
+    assert uses(next_there, ours), "it is there should the one it is on be lost"
 
 
 async def test_a_cluster_stays_until_the_last_deployment_of_many_is_over(world: World) -> None:
