@@ -26,7 +26,7 @@ import uvloop
 from moorage.adapters import logging as service_logging
 from moorage.gateway import heap
 from moorage.main import Service, listening, running
-from moorage.ports import Provider
+from moorage.ports.provider import Provider
 from moorage.settings import Settings
 from moorage.testing.provider import InProcessProvider
 

@@ -24,7 +24,7 @@ from moorage.domain.deployment import Deployment, DeploymentSpec, Phase, Status
 from moorage.domain.event import Event
 from moorage.domain.identity import IdempotencyRecord
 from moorage.domain.model import HubModel
-from moorage.ports import Append, Insert, Write
+from moorage.ports.store import Append, Insert, Write
 
 ORGANIZATION = "org_bench"
 AIMS = {"create": (2500, 10.0), "read by id": (8000, math.inf)}  # per second; p99 in milliseconds

@@ -23,7 +23,7 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 from moorage.errors import OutgoingRefused
-from moorage.ports import Resolve
+from moorage.ports.outside import Resolve
 
 _READ_BUFFER = 64 * 1024  # bytes of an answer held for a slow caller; a worker is paused at twice this
 _KEEP_ALIVE = 3.0  # seconds; less than the 5 that uvicorn keeps an idle connection, so that we close first

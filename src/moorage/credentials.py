@@ -14,16 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from moorage.errors import Unauthorized
-from moorage.ports import (
-    OPERATOR,
-    Clock,
-    Credentials,
-    OpenAccount,
-    OperatorAccounts,
-    Provider,
-    SecretBox,
-    Store,
-)
+from moorage.ports.outside import Clock, SecretBox
+from moorage.ports.provider import OPERATOR, Credentials, OpenAccount, OperatorAccounts, Provider
+from moorage.ports.store import Store
 
 REMEMBERED = 1000
 REMEMBERED_FOR = timedelta(seconds=60)

@@ -59,7 +59,9 @@ from moorage.gateway.proxy import Gateway
 from moorage.gateway.routes import Route, RoutePublisher
 from moorage.gateway.waking import Waker
 from moorage.planning import Planner
-from moorage.ports import Callback, Clock, Outgoing, Provider, ProviderConfig, Resolve, Store
+from moorage.ports.outside import Clock, Outgoing, Resolve
+from moorage.ports.provider import Callback, Provider, ProviderConfig
+from moorage.ports.store import Store
 from moorage.services.authentication import Authenticator
 from moorage.services.changes import ChangeSurroundings, DeploymentChanges
 from moorage.services.cluster_access import ClusterAccess

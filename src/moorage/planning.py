@@ -28,7 +28,8 @@ from moorage.domain.estimate import runtime_options
 from moorage.domain.model import CacheScope, ContainerImage, HubModel, ModelProfile, Source
 from moorage.domain.placement import place
 from moorage.errors import Invalid, ProviderError, Rejected, Retry
-from moorage.ports import Clock, Clusters, ModelHub, OpenAccount, Provider
+from moorage.ports.outside import Clock, ModelHub
+from moorage.ports.provider import Clusters, OpenAccount, Provider
 
 REFUSAL_SECONDS = 60.0  # how long a refused offer is tried last
 REFUSALS_KEPT = 1000

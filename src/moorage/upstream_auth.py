@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from moorage.domain.observation import Access
 from moorage.errors import BadGateway, Unauthorized
-from moorage.ports import OPERATOR, Credentials
+from moorage.ports.provider import OPERATOR, Credentials
 
 REMEMBERED = 1000  # TLS contexts, some 100 KiB each
 _ADVICE = "Store a key that the provider accepts, and deploy again."

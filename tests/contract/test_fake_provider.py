@@ -11,7 +11,7 @@ import pytest
 from moorage.domain.model import HubModel
 from moorage.domain.observation import ReplicaState, Trouble
 from moorage.errors import Gone, NoCapacity, Retry, Unauthorized
-from moorage.ports import Absent, Credentials, Provider, RevisionPlan, StillThere
+from moorage.ports.provider import Absent, Credentials, Provider, RevisionPlan, StillThere
 from moorage.testing.provider import InProcessCompute, InProcessProvider, cpu_offer
 from moorage.testing.provider_contract import ProviderContract, Restart, need
 

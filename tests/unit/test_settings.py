@@ -11,7 +11,7 @@ import pytest
 from pydantic import AliasChoices, ValidationError
 from pydantic.fields import FieldInfo
 
-from moorage.ports import ProviderConfig
+from moorage.ports.provider import ProviderConfig
 from moorage.settings import Settings
 from moorage_kubernetes import settings as kubernetes_settings
 from moorage_managed import DRIVER_VARIABLE

@@ -15,7 +15,8 @@ from dataclasses import replace
 from moorage.domain.compute import Offer
 from moorage.domain.deployment import Handle
 from moorage.domain.observation import Observation
-from moorage.ports import Absent, Credentials, LogLine, Resolve, RevisionPlan, StillThere
+from moorage.ports.outside import Resolve
+from moorage.ports.provider import Absent, Credentials, LogLine, RevisionPlan, StillThere
 from moorage_kubernetes import reading
 from moorage_kubernetes.client import CLIENTS_KEPT, Clients, ClusterClient
 from moorage_kubernetes.endpoints import ClusterEndpoints

@@ -14,7 +14,7 @@ from typing import Any  # Kubernetes objects as they are read
 
 from moorage.domain.workload import RESOURCE_METRICS, Autoscale, Metric, ScalingTarget, Workload
 from moorage.errors import FieldError, Rejected
-from moorage.ports import RevisionPlan
+from moorage.ports.provider import RevisionPlan
 from moorage_kubernetes.queries import GATEWAY_METRICS
 from moorage_kubernetes.tools import ClusterTools
 from moorage_kubernetes.triggers import Object, Scaled, per_cent, triggers

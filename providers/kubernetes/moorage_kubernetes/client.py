@@ -18,7 +18,8 @@ import aiohttp
 from kubernetes_asyncio import client as k8s
 
 from moorage.errors import MoorageError, Retry, Unauthorized
-from moorage.ports import Credentials, Resolve
+from moorage.ports.outside import Resolve
+from moorage.ports.provider import Credentials
 from moorage_kubernetes.settings import DEFAULT_NAMESPACE, own_version
 from moorage_kubernetes.transport import MOST_BYTES, Transport, read_bounded, trouble
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from moorage.domain.cluster import ClusterReport
 from moorage.domain.compute import Feature, Offer, Requirements
 from moorage.errors import PermissionMissing
-from moorage.ports import Account, Credentials, Resolve
+from moorage.ports.outside import Resolve
+from moorage.ports.provider import Account, Credentials
 from moorage_kubernetes import checking, reading
 from moorage_kubernetes.accounts import ClusterAccounts
 from moorage_kubernetes.client import ClusterClient

@@ -19,7 +19,7 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 from moorage.errors import OutgoingRefused
-from moorage.ports import Resolve
+from moorage.ports.outside import Resolve
 
 READ_BUFFER = 2**21  # one event of a watch is one line, and an object may be 1.5 MiB
 CONNECTIONS = 64

@@ -19,7 +19,7 @@ from moorage.domain.naming import parse_external_name
 from moorage.domain.observation import Observation, ReplicaState
 from moorage.domain.workload import Workload
 from moorage.errors import Gone
-from moorage.ports import Absent, LogLine, RevisionPlan, StillThere
+from moorage.ports.provider import Absent, LogLine, RevisionPlan, StillThere
 from moorage_kubernetes import marks
 from moorage_kubernetes.applying import Objects
 from moorage_kubernetes.autoscaling import refuse_scaling

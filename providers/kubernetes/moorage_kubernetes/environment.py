@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from moorage.domain.model import HubModel
 from moorage.domain.workload import Workload
 from moorage.errors import FieldError, Rejected
-from moorage.ports import Callback, RevisionPlan, WorkerCache
+from moorage.ports.provider import Callback, RevisionPlan, WorkerCache
 from moorage_kubernetes.autoscaling import QUEUE_URL_KEY
 from moorage_kubernetes.settings import PUBLIC_HUB, KubernetesSettings
 from moorage_kubernetes.tools import ClusterTools

@@ -10,7 +10,7 @@ from typing import Any  # Kubernetes objects as they are read
 import aiohttp
 
 from moorage.errors import Gone, ProviderError
-from moorage.ports import LogLine
+from moorage.ports.provider import LogLine
 from moorage_kubernetes import marks
 from moorage_kubernetes.applying import Objects
 from moorage_kubernetes.client import ClusterClient

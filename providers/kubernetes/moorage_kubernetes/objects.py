@@ -18,7 +18,8 @@ from typing import Any  # Kubernetes objects as they are sent
 from moorage.domain.model import HubModel
 from moorage.domain.workload import Volume, Workload
 from moorage.errors import FieldError, Rejected
-from moorage.ports import RegistryAccess, RevisionPlan
+from moorage.ports.outside import RegistryAccess
+from moorage.ports.provider import RevisionPlan
 from moorage_kubernetes import marks
 from moorage_kubernetes.autoscaling import may_sleep, scaling_objects
 from moorage_kubernetes.drift import plan_mark

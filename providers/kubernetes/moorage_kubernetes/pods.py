@@ -16,7 +16,7 @@ from moorage.domain.compute import GIB
 from moorage.domain.model import ContainerImage, HubModel
 from moorage.domain.workload import HealthCheck, Workload
 from moorage.errors import FieldError, Rejected
-from moorage.ports import RevisionPlan
+from moorage.ports.provider import RevisionPlan
 from moorage_kubernetes.demand import replica_demand
 from moorage_kubernetes.environment import MODELS, PORT, Environment, grace_seconds, http_port
 from moorage_kubernetes.nodes import GPU_RESOURCE

@@ -11,7 +11,7 @@ import asyncio
 from typing import Any  # Kubernetes objects as they are read
 
 from moorage.errors import PermissionMissing
-from moorage.ports import Absent, StillThere
+from moorage.ports.provider import Absent, StillThere
 from moorage_kubernetes import marks
 from moorage_kubernetes.applying import Objects
 from moorage_kubernetes.kinds import (

@@ -19,7 +19,7 @@ import aiohttp
 from kubernetes_asyncio.client.rest import RESTClientObject, RESTResponse
 
 from moorage.errors import ProviderError, Rejected, Retry, Unauthorized
-from moorage.ports import Resolve
+from moorage.ports.outside import Resolve
 from moorage_kubernetes.connecting import NotPermitted, open_session, tls_context
 from moorage_kubernetes.failures import IMPORT_ADVICE, failure
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 import moorage_kubernetes
-from moorage.ports import Credentials
+from moorage.ports.provider import Credentials
 from moorage.testing.provider_contract import ProviderContract, until_absent
 from moorage_kubernetes.cluster_provider import KubernetesProvider
 from moorage_kubernetes.testing import StandInCluster

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from moorage.domain.deployment import Handle
 from moorage.domain.observation import Observation
-from moorage.ports import Credentials
+from moorage.ports.provider import Credentials
 from moorage_kubernetes.cluster_provider import KubernetesProvider
 
 SECONDS = 15.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from moorage.domain.compute import GIB, Availability, Offer
 from moorage.domain.model import ContainerImage, HubModel, Source
 from moorage.domain.workload import HealthCheck, Ports, Resources, Workload
-from moorage.ports import ProviderConfig, RevisionPlan
+from moorage.ports.provider import ProviderConfig, RevisionPlan
 from moorage_kubernetes.settings import KubernetesSettings
 
 INSTALLATION = "inst_tests"

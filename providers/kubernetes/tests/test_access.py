@@ -22,7 +22,8 @@ from moorage.errors import (
     Retry,
     Unauthorized,
 )
-from moorage.ports import Credentials, ProviderConfig, Resolve
+from moorage.ports.outside import Resolve
+from moorage.ports.provider import Credentials, ProviderConfig
 from moorage.testing.provider_contract import until_absent
 from moorage_kubernetes.client import Clients
 from moorage_kubernetes.cluster_provider import KubernetesProvider

@@ -18,7 +18,7 @@ import moorage_kubernetes
 from moorage.domain.model import ContainerImage
 from moorage.domain.observation import Observation
 from moorage.domain.workload import Autoscale, Metric, ScalingTarget
-from moorage.ports import Credentials, RevisionPlan
+from moorage.ports.provider import Credentials, RevisionPlan
 from moorage.testing.provider_contract import ProviderContract, until_absent
 from moorage_kubernetes.cluster_provider import KubernetesProvider
 from moorage_kubernetes.testing import StandInCluster

@@ -14,7 +14,7 @@ from moorage.domain.compute import Offer
 from moorage.domain.model import ContainerImage
 from moorage.domain.workload import Autoscale, Metric, Queued, ScalingTarget, Workload
 from moorage.errors import FieldError, Rejected
-from moorage.ports import RevisionPlan
+from moorage.ports.provider import RevisionPlan
 from moorage_kubernetes.autoscaling import may_sleep, scaling_objects
 from moorage_kubernetes.queries import GATEWAY_METRICS, gateway_query, gpu_query, gram_query
 from moorage_kubernetes.testing.resources import ADD_ONS

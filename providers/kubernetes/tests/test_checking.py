@@ -11,7 +11,7 @@ import pytest
 from moorage.domain.cluster import ClusterReport, GpuNode, Tool
 from moorage.domain.workload import AccessMode
 from moorage.errors import PermissionMissing, ProviderError
-from moorage.ports import Credentials
+from moorage.ports.provider import Credentials
 from moorage_kubernetes import checking, reading
 from moorage_kubernetes.checking import check, tools_of
 from moorage_kubernetes.client import ClusterClient

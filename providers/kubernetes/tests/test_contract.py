@@ -14,7 +14,7 @@ import pytest
 
 from moorage.domain.cluster import NodeGroup
 from moorage.domain.compute import Offer, Requirements
-from moorage.ports import Clusters, Credentials, Logs, Provider, RevisionPlan, Stop, Wake, Watch
+from moorage.ports.provider import Clusters, Credentials, Logs, Provider, RevisionPlan, Stop, Wake, Watch
 from moorage.testing.provider_contract import ProviderContract, Restart, until_absent, until_ready
 from moorage_kubernetes.cluster_provider import KubernetesProvider
 from moorage_kubernetes.testing import Command, StandInCluster, Start

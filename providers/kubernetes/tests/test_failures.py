@@ -10,7 +10,7 @@ from moorage.domain.model import ContainerImage
 from moorage.domain.observation import Observation, ReplicaState, Trouble
 from moorage.domain.workload import AccessMode, Volume
 from moorage.errors import Rejected
-from moorage.ports import RevisionPlan
+from moorage.ports.provider import RevisionPlan
 from moorage.testing.provider_contract import until_absent
 from moorage_kubernetes.testing import StandInCluster
 

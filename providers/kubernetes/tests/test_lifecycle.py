@@ -14,7 +14,8 @@ from moorage.domain.deployment import Handle
 from moorage.domain.observation import Face
 from moorage.domain.workload import AccessMode, Autoscale, Metric, Queued, ScalingTarget, Volume
 from moorage.errors import Gone, Rejected
-from moorage.ports import Absent, Callback, Credentials, RegistryAccess, RevisionPlan, StillThere
+from moorage.ports.outside import RegistryAccess
+from moorage.ports.provider import Absent, Callback, Credentials, RevisionPlan, StillThere
 from moorage.testing.provider_contract import until_absent
 from moorage_kubernetes import marks
 from moorage_kubernetes.cluster_provider import KubernetesProvider

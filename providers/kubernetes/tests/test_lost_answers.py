@@ -12,7 +12,8 @@ import moorage_kubernetes
 from moorage.domain.deployment import Handle
 from moorage.domain.workload import AccessMode, Autoscale, Metric, ScalingTarget, Volume
 from moorage.errors import Gone, ProviderError, Retry
-from moorage.ports import RegistryAccess, RevisionPlan
+from moorage.ports.outside import RegistryAccess
+from moorage.ports.provider import RevisionPlan
 from moorage.testing.provider_contract import ProviderContract, until_absent
 from moorage_kubernetes.testing import ANY_MODE, Kind
 

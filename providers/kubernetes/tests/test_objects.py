@@ -26,7 +26,8 @@ from moorage.domain.workload import (
     Workload,
 )
 from moorage.errors import Rejected
-from moorage.ports import Callback, RegistryAccess, RevisionPlan, WorkerCache
+from moorage.ports.outside import RegistryAccess
+from moorage.ports.provider import Callback, RevisionPlan, WorkerCache
 from moorage_kubernetes import marks
 from moorage_kubernetes.objects import Goal, goal_of, owned_by
 from moorage_kubernetes.tenancy import NamespaceForEach, OneNamespace, Quota

@@ -10,7 +10,7 @@ import pytest
 
 from moorage.domain.deployment import Handle
 from moorage.domain.workload import Autoscale, Metric, Queued, ScalingTarget
-from moorage.ports import Absent, Credentials
+from moorage.ports.provider import Absent, Credentials
 from moorage_kubernetes import marks
 from moorage_kubernetes.queue_removal import DEADLINE_SECONDS, is_over, to_removal
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from moorage.domain.workload import Queued
-from moorage.ports import RevisionPlan
+from moorage.ports.provider import RevisionPlan
 from moorage_kubernetes.autoscaling import scaling_objects
 from moorage_kubernetes.testing import StandInCluster
 from moorage_kubernetes.testing.statuses import Json

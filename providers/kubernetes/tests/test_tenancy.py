@@ -11,7 +11,7 @@ import pytest
 from moorage.domain.compute import GIB
 from moorage.domain.deployment import Handle
 from moorage.domain.observation import Observation, Trouble
-from moorage.ports import Credentials, RevisionPlan, StillThere
+from moorage.ports.provider import Credentials, RevisionPlan, StillThere
 from moorage.testing.provider_contract import ProviderContract
 from moorage_kubernetes.client import Clients
 from moorage_kubernetes.endpoints import ClusterEndpoints

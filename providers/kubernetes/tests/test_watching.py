@@ -10,7 +10,7 @@ import pytest
 
 from moorage.domain.deployment import Handle
 from moorage.domain.observation import ReplicaState
-from moorage.ports import Credentials
+from moorage.ports.provider import Credentials
 from moorage.testing.provider_contract import ProviderContract, until_absent
 from moorage_kubernetes.cluster_provider import KubernetesProvider
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from moorage.ports import Provider, ProviderConfig
+    from moorage.ports.provider import Provider, ProviderConfig
 
 __all__ = ["provider"]
 

@@ -18,7 +18,7 @@ from moorage.domain.compute import GB, Feature, Offer, Requirements
 from moorage.domain.deployment import Handle
 from moorage.domain.observation import Observation
 from moorage.errors import FieldError, Gone, NoCapacity, Rejected, Retry
-from moorage.ports import Absent, Account, Credentials, LogLine, RevisionPlan, StillThere
+from moorage.ports.provider import Absent, Account, Credentials, LogLine, RevisionPlan, StillThere
 from moorage_managed import machine, worker
 from moorage_managed.capacity import Room, room
 from moorage_managed.endpoints import Endpoints, Shim

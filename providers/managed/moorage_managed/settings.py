@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from moorage.ports import ProviderConfig
+from moorage.ports.provider import ProviderConfig
 from moorage_managed.spec import Timings
 
 PREFIX = "MOORAGE_MANAGED_"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from moorage.domain.model import HubModel
 from moorage.errors import FieldError, Rejected
-from moorage.ports import RevisionPlan
+from moorage.ports.provider import RevisionPlan
 from moorage_managed.settings import LocalSettings
 from moorage_managed.spec import EndpointSpec
 

@@ -17,7 +17,7 @@ from moorage.domain.compute import Offer
 from moorage.domain.deployment import Handle
 from moorage.domain.model import HubModel
 from moorage.domain.observation import Observation
-from moorage.ports import Provider, ProviderConfig, RevisionPlan
+from moorage.ports.provider import Provider, ProviderConfig, RevisionPlan
 from moorage.testing.provider_contract import ProviderContract, need, until_absent
 from moorage_managed.local import LocalProvider
 from moorage_managed.processes import MARK_VARIABLE, ProcessId

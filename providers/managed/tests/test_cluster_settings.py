@@ -14,7 +14,7 @@ import yaml
 
 import moorage_managed
 from moorage.domain.compute import GIB
-from moorage.ports import ProviderConfig
+from moorage.ports.provider import ProviderConfig
 from moorage_kubernetes.tenancy import Quota
 from moorage_managed.clusters.settings import USUAL, ClusterSettings
 

@@ -29,7 +29,7 @@ from moorage.domain.workload import (
     Workload,
 )
 from moorage.errors import NoCapacity, PermissionMissing, Rejected
-from moorage.ports import (
+from moorage.ports.provider import (
     Clusters,
     Credentials,
     Logs,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from moorage.ports import Provider, RevisionPlan
+from moorage.ports.provider import Provider, RevisionPlan
 from moorage.testing.provider_contract import ProviderContract, Restart
 
 from .conftest import House

@@ -17,7 +17,7 @@ import moorage_managed
 from moorage.domain.compute import Availability, Estimate, Requirements, RuntimeOption
 from moorage.domain.observation import ReplicaState
 from moorage.domain.retry import Backoff
-from moorage.ports import ProviderConfig
+from moorage.ports.provider import ProviderConfig
 from moorage_managed.announce import announce
 from moorage_managed.capacity import Reservation, Room, room
 from moorage_managed.endpoints import Sight

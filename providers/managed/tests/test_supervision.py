@@ -17,7 +17,7 @@ import pytest
 from moorage.domain.deployment import Handle
 from moorage.domain.observation import Observation, ReplicaState, Trouble
 from moorage.errors import NoCapacity, Rejected
-from moorage.ports import RevisionPlan
+from moorage.ports.provider import RevisionPlan
 from moorage.testing.provider_contract import until_absent, until_ready
 from moorage_managed.folders import EndpointFolder
 from moorage_managed.processes import ProcessId, marked

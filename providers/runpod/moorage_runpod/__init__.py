@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from moorage.ports import ProviderConfig
+    from moorage.ports.provider import ProviderConfig
     from moorage_runpod.serverless import RunPodProvider
 
 __all__ = ["provider"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from moorage.domain.compute import GB
 from moorage.domain.model import ContainerImage, HubModel
 from moorage.errors import FieldError, Rejected
-from moorage.ports import RevisionPlan
+from moorage.ports.provider import RevisionPlan
 from moorage_runpod.environment import (
     WORKERS_MAX,
     WORKERS_MAX_ASKED,

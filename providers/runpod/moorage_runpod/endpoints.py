@@ -16,7 +16,7 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from moorage.errors import Gone, QuotaExceeded, Rejected, Retry
-from moorage.ports import Absent, StillThere
+from moorage.ports.provider import Absent, StillThere
 from moorage_runpod.api import AccountApi
 from moorage_runpod.bodies import Wanted, create_body, patch_body
 from moorage_runpod.environment import INSTALLATION

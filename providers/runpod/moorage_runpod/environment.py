@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from moorage.domain.model import HubModel
 from moorage.errors import FieldError, Rejected
-from moorage.ports import Callback, RevisionPlan, WorkerCache
+from moorage.ports.provider import Callback, RevisionPlan, WorkerCache
 from moorage_runpod.settings import PUBLIC_HUB, RunPodSettings
 
 INSTALLATION = "MOORAGE_INSTALLATION"

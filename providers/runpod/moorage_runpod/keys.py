@@ -6,7 +6,7 @@ import hashlib
 import re
 
 from moorage.errors import Unauthorized
-from moorage.ports import Credentials
+from moorage.ports.provider import Credentials
 from moorage_runpod.failures import KEY_ADVICE
 
 FIELD = "api_key"

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from moorage.errors import Gone, ProviderError
-from moorage.ports import LogLine
+from moorage.ports.provider import LogLine
 from moorage_runpod.api import AccountApi, Logged
 from moorage_runpod.wire import Worker
 

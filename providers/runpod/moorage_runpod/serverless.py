@@ -17,7 +17,7 @@ from moorage.domain.deployment import Handle
 from moorage.domain.naming import parse_external_name
 from moorage.domain.observation import Observation
 from moorage.errors import Gone
-from moorage.ports import Absent, Account, Credentials, LogLine, RevisionPlan, StillThere
+from moorage.ports.provider import Absent, Account, Credentials, LogLine, RevisionPlan, StillThere
 from moorage_runpod.api import AccountApi
 from moorage_runpod.bodies import wanted
 from moorage_runpod.endpoints import EndpointsOf

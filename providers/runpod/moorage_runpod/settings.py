@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from moorage.ports import ProviderConfig
+from moorage.ports.provider import ProviderConfig
 
 PREFIX = "MOORAGE_RUNPOD_"
 PUBLIC_HUB = "https://huggingface.co"

@@ -10,7 +10,7 @@ import pytest
 
 import moorage_runpod
 from moorage.domain.compute import Offer
-from moorage.ports import Credentials, ProviderConfig
+from moorage.ports.provider import Credentials, ProviderConfig
 from moorage.testing.provider_contract import ProviderContract, need, until_absent
 from moorage_runpod.serverless import RunPodProvider
 from moorage_runpod.testing import KEY, FakeRunPod

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from moorage.domain.compute import Availability, Offer, Serverless
 from moorage.domain.model import HubModel, Source
-from moorage.ports import ProviderConfig, RevisionPlan
+from moorage.ports.provider import ProviderConfig, RevisionPlan
 from moorage_runpod.settings import RunPodSettings
 
 INSTALLATION = "inst_tests"

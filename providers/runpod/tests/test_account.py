@@ -10,7 +10,7 @@ import pytest
 
 from moorage.domain.compute import Availability, Serverless
 from moorage.errors import PermissionMissing, QuotaExceeded, Retry, Unauthorized
-from moorage.ports import Credentials
+from moorage.ports.provider import Credentials
 from moorage.testing.provider_contract import need, until_absent
 from moorage_runpod.testing import KEY, Account, Kind
 

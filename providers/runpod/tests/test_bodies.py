@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from moorage.domain.compute import EndpointType, ScalerType, Serverless
 from moorage.domain.model import CacheScope, ContainerImage, UploadedModel
 from moorage.errors import Rejected
-from moorage.ports import Callback, RevisionPlan, WorkerCache
+from moorage.ports.provider import Callback, RevisionPlan, WorkerCache
 from moorage_runpod.bodies import Wanted, create_body, drift, patch_body, wanted
 from moorage_runpod.settings import RunPodSettings
 from moorage_runpod.testing.document import document

@@ -12,7 +12,7 @@ import pytest
 from moorage.domain.deployment import Handle
 from moorage.domain.observation import Observation
 from moorage.errors import Retry
-from moorage.ports import StillThere
+from moorage.ports.provider import StillThere
 from moorage.testing.provider_contract import ProviderContract
 from moorage_runpod.serverless import RunPodProvider
 from moorage_runpod.testing import Kind

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from moorage.ports import Credentials, Provider, RevisionPlan
+from moorage.ports.provider import Credentials, Provider, RevisionPlan
 from moorage.testing.provider_contract import ProviderContract, Restart, until_absent, until_ready
 from moorage_runpod.testing import FakeRunPod
 

@@ -9,7 +9,7 @@ import pytest
 
 from moorage.domain.deployment import Handle
 from moorage.errors import Gone
-from moorage.ports import BearerKeys, Billing, LogLine, Logs
+from moorage.ports.provider import BearerKeys, Billing, LogLine, Logs
 from moorage.testing.provider_contract import until_absent
 
 from .conftest import CREDENTIALS, House

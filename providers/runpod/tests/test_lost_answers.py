@@ -8,7 +8,7 @@ import pytest
 
 from moorage.domain.deployment import Handle
 from moorage.errors import ProviderError, Rejected, Retry
-from moorage.ports import Absent
+from moorage.ports.provider import Absent
 from moorage.testing.provider_contract import until_absent
 from moorage_runpod.serverless import RunPodProvider
 from moorage_runpod.testing import Kind

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moorage.errors import Unauthorized
-from moorage.ports import Credentials, ProviderConfig
+from moorage.ports.provider import Credentials, ProviderConfig
 from moorage_runpod.keys import account_id, has_key_form, key_of
 from moorage_runpod.settings import WORKER_RUNTIMES, RunPodSettings, own_version
 

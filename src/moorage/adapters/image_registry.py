@@ -26,7 +26,7 @@ from moorage.adapters.registry_answers import (
 )
 from moorage.domain.image_reference import DEFAULT_REGISTRY, ImageReference
 from moorage.errors import OutgoingFailed, OutgoingRefused, RegistrySilent
-from moorage.ports import ImageFound, Outgoing, OutgoingAnswer, RegistryAccess
+from moorage.ports.outside import ImageFound, Outgoing, OutgoingAnswer, RegistryAccess
 
 LOOK_SECONDS = 10.0  # for all questions about one image
 ASK_SECONDS = 5.0  # for one of them

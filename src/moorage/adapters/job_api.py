@@ -13,7 +13,7 @@ from yarl import URL
 
 from moorage.connections import Connections
 from moorage.errors import BadGateway, Problem, Unavailable
-from moorage.ports import OutgoingAnswer, Resolve
+from moorage.ports.outside import OutgoingAnswer, Resolve
 from moorage.upstream_auth import UpstreamAuth
 
 CONNECT_SECONDS = 5.0

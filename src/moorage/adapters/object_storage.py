@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from moorage.ports import CachedFile, Clock
+from moorage.ports.outside import CachedFile, Clock
 
 MARKER = ".moorage-complete.json"
 DEFAULT_REGION = "us-east-1"

@@ -32,7 +32,7 @@ from moorage.adapters.outgoing_rules import (
     parse_target,
 )
 from moorage.errors import OutgoingFailed, OutgoingRefused
-from moorage.ports import OutgoingAnswer
+from moorage.ports.outside import OutgoingAnswer
 
 BODY_LIMIT = 64 * 1024
 LOOKUP_SECONDS = 5.0
@@ -91,7 +91,7 @@ class GuardedOutgoing:
             raise OutgoingFailed(_words(error)) from error
 
     async def resolve(self, host: str, port: int) -> Sequence[str]:
-        """A `moorage.ports.Resolve`: for who connects by itself, to one of these addresses and no other."""
+        """A `ports.outside.Resolve`: for who connects by itself, to one of these addresses and no other."""
         host = host.lower().rstrip(".")
         literal = literal_address(host)
         if literal is not None:

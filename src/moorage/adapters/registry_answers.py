@@ -15,7 +15,7 @@ from urllib.request import parse_http_list
 
 from moorage.domain.image_reference import ImageReference
 from moorage.errors import ImageMissing, RegistryError, RegistryRefused, RegistrySilent
-from moorage.ports import OutgoingAnswer
+from moorage.ports.outside import OutgoingAnswer
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json",

@@ -15,7 +15,7 @@ from moorage.api.json import as_answer, as_json
 from moorage.api.problems import responses
 from moorage.domain.identity import ProviderCredential
 from moorage.domain.view import instant
-from moorage.ports import Write
+from moorage.ports.store import Write
 
 router = APIRouter(prefix="/v1/credentials", tags=["credentials"])
 

@@ -30,7 +30,8 @@ from moorage.domain.event import Event
 from moorage.domain.identity import Principal
 from moorage.domain.view import instant
 from moorage.errors import Gone, Invalid
-from moorage.ports import DeploymentFilter, LogLine
+from moorage.ports.provider import LogLine
+from moorage.ports.store import DeploymentFilter
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
 

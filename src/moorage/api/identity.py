@@ -15,7 +15,7 @@ from moorage.api.json import as_answer, as_json
 from moorage.api.problems import responses
 from moorage.domain.identity import ApiKey, Role
 from moorage.domain.view import instant
-from moorage.ports import Write
+from moorage.ports.store import Write
 
 sign_in = APIRouter(tags=["identity"])  # needs no token
 router = APIRouter(tags=["identity"])

@@ -15,7 +15,7 @@ from moorage.api.json import as_answer, as_json
 from moorage.api.problems import responses
 from moorage.domain.delivery import Delivery, DeliveryState
 from moorage.domain.view import instant
-from moorage.ports import DeliveryFilter, Write
+from moorage.ports.store import DeliveryFilter, Write
 from moorage.services.webhooks import ShownSecret
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])

@@ -26,7 +26,8 @@ from moorage.domain.steps import Create, Created, Later, Outcome, Remove, Report
 from moorage.domain.transition import Change, advance
 from moorage.engine.effects import Effect, Effects
 from moorage.errors import StaleWrite
-from moorage.ports import Append, Clock, Insert, Store, Update, Write
+from moorage.ports.outside import Clock
+from moorage.ports.store import Append, Insert, Store, Update, Write
 
 log = structlog.get_logger(__name__)
 

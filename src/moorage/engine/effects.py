@@ -57,14 +57,13 @@ from moorage.errors import (
     Unauthorized,
 )
 from moorage.planning import Planner
-from moorage.ports import (
+from moorage.ports.outside import RegistryAccess, SecretBox
+from moorage.ports.provider import (
     Absent,
     Callback,
     Credentials,
     Provider,
-    RegistryAccess,
     RevisionPlan,
-    SecretBox,
     Stop,
     Wake,
     WorkerCache,

@@ -37,7 +37,8 @@ from moorage.domain.job_view import job_delivery
 from moorage.domain.notice import NewId
 from moorage.domain.retry import Backoff
 from moorage.errors import Clash, Problem, StaleWrite, StoreError
-from moorage.ports import Clock, Insert, Store, Update, Write
+from moorage.ports.outside import Clock
+from moorage.ports.store import Insert, Store, Update, Write
 
 log = structlog.get_logger(__name__)
 

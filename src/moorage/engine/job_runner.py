@@ -24,7 +24,8 @@ from moorage.domain.job import Job, let_go, share_places
 from moorage.domain.retry import Backoff
 from moorage.engine.job_attempt import Hold, JobAttempt, Replicas
 from moorage.errors import MoorageError
-from moorage.ports import Clock, Lease, Store, Update
+from moorage.ports.outside import Clock
+from moorage.ports.store import Lease, Store, Update
 from moorage.signals import wait_for
 
 log = structlog.get_logger(__name__)

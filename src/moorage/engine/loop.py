@@ -18,7 +18,8 @@ import structlog
 from moorage.domain.deployment import Deployment
 from moorage.engine.drive import Driver, Hold
 from moorage.errors import MoorageError
-from moorage.ports import Clock, Lease, Store
+from moorage.ports.outside import Clock
+from moorage.ports.store import Lease, Store
 
 log = structlog.get_logger(__name__)
 

@@ -24,7 +24,8 @@ from moorage.domain.delivery import Delivery, put_off
 from moorage.domain.retry import Backoff
 from moorage.engine.webhook_attempt import WebhookAttempt
 from moorage.errors import MoorageError
-from moorage.ports import Clock, Lease, Store, Update
+from moorage.ports.outside import Clock
+from moorage.ports.store import Lease, Store, Update
 
 log = structlog.get_logger(__name__)
 

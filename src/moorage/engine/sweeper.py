@@ -20,7 +20,9 @@ from moorage.domain.event import Event
 from moorage.domain.naming import parse_external_name
 from moorage.domain.notice import NewId
 from moorage.errors import ProviderError
-from moorage.ports import Absent, Append, Clock, Credentials, Lease, Provider, Store
+from moorage.ports.outside import Clock
+from moorage.ports.provider import Absent, Credentials, Provider
+from moorage.ports.store import Append, Lease, Store
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,7 @@ import structlog
 from moorage.credentials import Vault
 from moorage.domain.naming import parse_external_name
 from moorage.errors import MoorageError
-from moorage.ports import Provider, Watch
+from moorage.ports.provider import Provider, Watch
 
 log = structlog.get_logger(__name__)
 

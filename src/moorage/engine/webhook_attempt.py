@@ -33,7 +33,8 @@ from moorage.domain.event import Event
 from moorage.domain.notice import NewId
 from moorage.domain.webhook_signature import SECRET_BYTES, new_secret, seal_context, sealed_in_use, sign
 from moorage.errors import AlreadyExists, OutgoingFailed, OutgoingRefused, StaleWrite
-from moorage.ports import Append, Clock, Insert, Outgoing, SecretBox, Store, Update, Write
+from moorage.ports.outside import Clock, Outgoing, SecretBox
+from moorage.ports.store import Append, Insert, Store, Update, Write
 
 log = structlog.get_logger(__name__)
 

@@ -32,7 +32,7 @@ from moorage.gateway.job_face import JobCall
 from moorage.gateway.routes import Route, RoutePublisher
 from moorage.gateway.upstream import NothingSent, OpenAuth
 from moorage.gateway.waking import Waker, asleep
-from moorage.ports import Resolve
+from moorage.ports.outside import Resolve
 from moorage.upstream_auth import UpstreamAuth
 
 CONNECT_SECONDS = 2.0

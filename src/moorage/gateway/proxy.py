@@ -28,7 +28,7 @@ from moorage.gateway.problems import MethodNotAllowed, send_problem
 from moorage.gateway.routes import Route, RoutePublisher
 from moorage.gateway.upstream import Lanes, OpenAuth, no_auth
 from moorage.gateway.waking import Waker
-from moorage.ports import Resolve
+from moorage.ports.outside import Resolve
 
 METRICS = "/metrics"
 LIMITS = Limits()

@@ -20,7 +20,9 @@ from types import MappingProxyType
 
 from moorage.domain.identity import Principal, ProviderAccount, Role
 from moorage.errors import ProviderError, Unauthenticated, Unauthorized
-from moorage.ports import BearerKeys, Clock, Credentials, Provider, Store
+from moorage.ports.outside import Clock
+from moorage.ports.provider import BearerKeys, Credentials, Provider
+from moorage.ports.store import Store
 from moorage.services.credentials import refusal_of, tenant
 from moorage.services.identity import Tokens
 from moorage.services.keys import PREFIX, hash_of

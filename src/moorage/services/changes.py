@@ -19,7 +19,8 @@ from moorage.domain.transition import Fact
 from moorage.domain.workload import Workload
 from moorage.domain.workload_rules import broken_rules
 from moorage.errors import Clash, FieldError, Invalid, NotFound, OutgoingRefused, StaleWrite
-from moorage.ports import Append, Clock, Insert, Outgoing, SecretBox, Store, Update, Write
+from moorage.ports.outside import Clock, Outgoing, SecretBox
+from moorage.ports.store import Append, Insert, Store, Update, Write
 from moorage.services.authorization import require
 
 _OVER = (Phase.DELETING, Phase.DELETED, Phase.FAILED)

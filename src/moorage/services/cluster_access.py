@@ -21,7 +21,8 @@ from moorage.errors import (
     Unauthorized,
     Unavailable,
 )
-from moorage.ports import Clock, Clusters, Credentials, Provider
+from moorage.ports.outside import Clock
+from moorage.ports.provider import Clusters, Credentials, Provider
 
 CHECK_SECONDS = 30.0  # for a cluster to answer, and for it to be looked over
 _DIRECT = ("server", "certificate_authority", "token")

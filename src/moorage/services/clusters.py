@@ -18,16 +18,9 @@ from moorage.domain.identity import Permission, Principal, ProviderCredential
 from moorage.domain.node_groups import regrouped
 from moorage.domain.notice import NewId
 from moorage.errors import AlreadyExists, Clash, Invalid, NotFound, StaleWrite, Unauthorized
-from moorage.ports import (
-    Append,
-    Clock,
-    Credentials,
-    Insert,
-    SecretBox,
-    Store,
-    Update,
-    Write,
-)
+from moorage.ports.outside import Clock, SecretBox
+from moorage.ports.provider import Credentials
+from moorage.ports.store import Append, Insert, Store, Update, Write
 from moorage.services.authorization import require
 from moorage.services.cluster_access import ClusterAccess
 from moorage.services.idempotency import Answer, Idempotency

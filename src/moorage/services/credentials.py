@@ -29,20 +29,9 @@ from moorage.errors import (
     Unauthorized,
     Unavailable,
 )
-from moorage.ports import (
-    Append,
-    Clock,
-    Clusters,
-    Credentials,
-    Insert,
-    OpenAccount,
-    OperatorAccounts,
-    Provider,
-    SecretBox,
-    Store,
-    Update,
-    Write,
-)
+from moorage.ports.outside import Clock, SecretBox
+from moorage.ports.provider import Clusters, Credentials, OpenAccount, OperatorAccounts, Provider
+from moorage.ports.store import Append, Insert, Store, Update, Write
 from moorage.services.authorization import require
 from moorage.services.live_deployments import first_live
 

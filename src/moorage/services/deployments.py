@@ -20,18 +20,9 @@ from moorage.errors import (
     StaleWrite,
     Unauthorized,
 )
-from moorage.ports import (
-    Append,
-    Clock,
-    Credentials,
-    DeploymentFilter,
-    LogLine,
-    Logs,
-    Page,
-    Provider,
-    Store,
-    Update,
-)
+from moorage.ports.outside import Clock
+from moorage.ports.provider import Credentials, LogLine, Logs, Provider
+from moorage.ports.store import Append, DeploymentFilter, Page, Store, Update
 from moorage.services.authorization import require
 from moorage.services.credentials import refusal_of
 from moorage.signals import Signals, wait_for

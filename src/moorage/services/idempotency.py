@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 
 from moorage.domain.identity import IdempotencyRecord, Principal, idempotency_expired, idempotency_record_id
 from moorage.errors import AlreadyExists, Clash, Invalid, Problem, StaleWrite
-from moorage.ports import Clock, Insert, SecretBox, Store, Update, Write
+from moorage.ports.outside import Clock, SecretBox
+from moorage.ports.store import Insert, Store, Update, Write
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 FIELD = "header.Idempotency-Key"

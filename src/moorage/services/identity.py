@@ -20,7 +20,8 @@ from moorage.domain.identity import Organization, Principal, Role, User
 from moorage.domain.notice import NewId
 from moorage.domain.webhook_signature import SECRET_BYTES, new_secret, seal_context
 from moorage.errors import AlreadyExists, TooManyRequests, Unauthenticated
-from moorage.ports import Clock, Insert, SecretBox, Store
+from moorage.ports.outside import Clock, SecretBox
+from moorage.ports.store import Insert, Store
 
 log = structlog.get_logger(__name__)
 

@@ -39,16 +39,8 @@ from moorage.errors import (
     TooManyRequests,
     Unavailable,
 )
-from moorage.ports import (
-    Clock,
-    Insert,
-    Outgoing,
-    OutgoingAnswer,
-    SecretBox,
-    Store,
-    Update,
-    Write,
-)
+from moorage.ports.outside import Clock, Outgoing, OutgoingAnswer, SecretBox
+from moorage.ports.store import Insert, Store, Update, Write
 from moorage.services.authorization import require
 from moorage.services.idempotency import Answer, once
 from moorage.signals import Signals, wait_for

@@ -14,7 +14,8 @@ from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, Permission, Principal, Role, may_grant
 from moorage.domain.notice import NewId
 from moorage.errors import Forbidden, Invalid, NotFound, StaleWrite
-from moorage.ports import Append, Clock, Insert, Store, Update, Write
+from moorage.ports.outside import Clock
+from moorage.ports.store import Append, Insert, Store, Update, Write
 from moorage.services.authorization import require
 
 PREFIX = "mrg_"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from moorage.domain.deployment import Deployment, Phase
-from moorage.ports import DeploymentFilter, Store
+from moorage.ports.store import DeploymentFilter, Store
 
 _LIVE = DeploymentFilter(frozenset(Phase) - {Phase.DELETED, Phase.FAILED})
 _PAGE = 200

@@ -32,19 +32,8 @@ from moorage.errors import (
     RegistrySilent,
     StaleWrite,
 )
-from moorage.ports import (
-    Append,
-    Clock,
-    ImageRegistry,
-    Insert,
-    ModelHub,
-    Page,
-    RegistryAccess,
-    SecretBox,
-    Store,
-    Update,
-    Write,
-)
+from moorage.ports.outside import Clock, ImageRegistry, ModelHub, RegistryAccess, SecretBox
+from moorage.ports.store import Append, Insert, Page, Store, Update, Write
 from moorage.services.authorization import require
 from moorage.services.idempotency import Answer, Idempotency
 from moorage.services.live_deployments import first_live

@@ -45,15 +45,8 @@ from moorage.errors import (
     Unavailable,
 )
 from moorage.planning import Plan, Planner
-from moorage.ports import (
-    Append,
-    Clock,
-    Insert,
-    Outgoing,
-    SecretBox,
-    Store,
-    Write,
-)
+from moorage.ports.outside import Clock, Outgoing, SecretBox
+from moorage.ports.store import Append, Insert, Store, Write
 from moorage.services.authorization import require
 from moorage.services.credentials import Accounts, ProviderCredentials
 from moorage.services.idempotency import Answer, once

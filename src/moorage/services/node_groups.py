@@ -11,7 +11,8 @@ from moorage.domain.identity import Permission, Principal
 from moorage.domain.node_groups import NewNodeGroup, broken_rules, declared
 from moorage.domain.notice import NewId
 from moorage.errors import AlreadyExists, Clash, Invalid, NotFound, StaleWrite
-from moorage.ports import Append, Clock, Insert, Store, Update, Write
+from moorage.ports.outside import Clock
+from moorage.ports.store import Append, Insert, Store, Update, Write
 from moorage.services.authorization import require
 from moorage.services.clusters import present
 from moorage.services.idempotency import Answer, Idempotency

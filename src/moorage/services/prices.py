@@ -11,7 +11,9 @@ from moorage.domain.identity import Permission, Principal
 from moorage.domain.view import DeploymentCostView, MarketView, cost_view, market_view
 from moorage.errors import NotFound, ProviderError
 from moorage.planning import Planner
-from moorage.ports import Billing, Clock, Provider, Store
+from moorage.ports.outside import Clock
+from moorage.ports.provider import Billing, Provider
+from moorage.ports.store import Store
 from moorage.services.authorization import require
 from moorage.services.credentials import ProviderCredentials
 

@@ -20,7 +20,8 @@ from moorage.domain.webhook_signature import (
     seal_context,
 )
 from moorage.errors import AlreadyExists, Clash, Invalid, NotFound, StaleWrite, Unavailable
-from moorage.ports import Append, Clock, DeliveryFilter, Insert, Page, SecretBox, Store, Update, Write
+from moorage.ports.outside import Clock, SecretBox
+from moorage.ports.store import Append, DeliveryFilter, Insert, Page, Store, Update, Write
 from moorage.services.authorization import require
 
 LARGEST_PAGE = 100

@@ -20,7 +20,8 @@ from moorage.domain.transition import Fact
 from moorage.domain.webhook_signature import sign
 from moorage.domain.worker_callback import PURPOSE, endpoint_secret
 from moorage.errors import NotFound, StaleWrite, Unauthenticated, Unavailable
-from moorage.ports import Append, CachedFile, Clock, SecretBox, SharedModelCache, Store, Update
+from moorage.ports.outside import CachedFile, Clock, SecretBox, SharedModelCache
+from moorage.ports.store import Append, Store, Update
 
 TOLERANCE = timedelta(minutes=5)  # between the worker's clock and ours
 LONGEST_TEXT = 2000

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from moorage.domain.cluster import ClusterReport
 from moorage.errors import FieldError, Rejected, Retry, Unauthorized
-from moorage.ports import Account, Credentials
+from moorage.ports.provider import Account, Credentials
 from moorage.testing.provider import InProcessCompute, InProcessProvider
 
 OPENS = "open sesame"

@@ -21,7 +21,7 @@ from moorage.domain.compute import Availability, Bill, Feature, Offer, Requireme
 from moorage.domain.deployment import Handle
 from moorage.domain.observation import Observation, Replica, ReplicaState, Trouble
 from moorage.errors import Gone, NoCapacity, PermissionMissing, ProviderError, Retry, Unauthorized
-from moorage.ports import Absent, Account, Credentials, LogLine, RevisionPlan, StillThere
+from moorage.ports.provider import Absent, Account, Credentials, LogLine, RevisionPlan, StillThere
 
 GB = 10**9
 Call = Literal[

@@ -1,8 +1,8 @@
 """What every provider must do, as tests that anybody's provider can run.
 
 Subclass `ProviderContract` in a test module, give it the fixtures marked as abstract below, and pytest runs
-the suite. It checks the docstrings of `moorage.ports.Provider`, `Logs` and `Watch` from outside, through the
-port alone. Needs pytest with pytest-asyncio in auto mode.
+the suite. It checks the docstrings of `Provider`, `Logs` and `Watch` (`moorage.ports.provider`) from outside,
+through the port alone. Needs pytest with pytest-asyncio in auto mode.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ from moorage.domain.deployment import Handle
 from moorage.domain.naming import ExternalName, new_id
 from moorage.domain.observation import Observation, ReplicaState
 from moorage.errors import Gone, NoCapacity
-from moorage.ports import Absent, Account, Credentials, Logs, Provider, RevisionPlan, StillThere, Watch
+from moorage.ports.provider import (
+    Absent,
+    Account,
+    Credentials,
+    Logs,
+    Provider,
+    RevisionPlan,
+    StillThere,
+    Watch,
+)
 
 Restart = Callable[[], Awaitable[Provider]]
 

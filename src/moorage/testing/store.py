@@ -21,7 +21,7 @@ from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, Pro
 from moorage.domain.job import Job, JobPayload
 from moorage.domain.model_version import ModelVersion
 from moorage.errors import AlreadyExists, StaleWrite
-from moorage.ports import (
+from moorage.ports.store import (
     Append,
     Claimable,
     DeliveryFilter,
@@ -92,7 +92,7 @@ class Memory:
 
 
 class MemoryStore(JobQueues, Brought):
-    """A `moorage.ports.Store`. Give two of them one `Memory` to have two processes' views of it."""
+    """A `moorage.ports.store.Store`. Give two of them one `Memory` to have two processes' views of it."""
 
     def __init__(self, memory: Memory | None = None) -> None:
         self._memory = memory or Memory()

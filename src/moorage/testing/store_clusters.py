@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from moorage.domain.cluster import Cluster, NodeGroup
 from moorage.domain.model_version import ModelVersion
-from moorage.ports import Page
+from moorage.ports.store import Page
 from moorage.testing.store_pages import page
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from moorage.domain.cluster import (
 )
 from moorage.domain.workload import AccessMode
 from moorage.errors import AlreadyExists, StaleWrite
-from moorage.ports import Insert, Store, Update
+from moorage.ports.store import Insert, Store, Update
 from moorage.testing.store_rows import NOW, after, cluster, model_version, node_group
 
 _REPORT = ClusterReport(

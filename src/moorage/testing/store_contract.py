@@ -1,7 +1,7 @@
 """What every store must do, as tests that anybody's store can run.
 
 Subclass `StoreContract` in a test module, give it the two fixtures marked as abstract below, and pytest runs
-the suite. It checks the docstrings of `moorage.ports.Store` from outside, through the port alone. Needs
+the suite. It checks the docstrings of `moorage.ports.store.Store` from outside, through the port alone. Needs
 pytest with pytest-asyncio in auto mode.
 """
 
@@ -20,7 +20,17 @@ from moorage.domain.deployment import Attempt, Deployment, DeploymentSpec, Phase
 from moorage.domain.identity import IdempotencyRecord, Organization
 from moorage.domain.model import ContainerImage, UploadedModel
 from moorage.errors import AlreadyExists, StaleWrite
-from moorage.ports import Append, DeliveryFilter, DeploymentFilter, Insert, Page, Row, Store, Update, Write
+from moorage.ports.store import (
+    Append,
+    DeliveryFilter,
+    DeploymentFilter,
+    Insert,
+    Page,
+    Row,
+    Store,
+    Update,
+    Write,
+)
 from moorage.testing.store_clusters_contract import BroughtContract
 from moorage.testing.store_jobs_contract import JobContract
 from moorage.testing.store_leases_contract import LeaseContract

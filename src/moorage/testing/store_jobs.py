@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from moorage.domain.job import Job, JobPayload, JobState, input_id, output_id
 from moorage.domain.job_view import JobCounts
-from moorage.ports import Backlog, Lease
+from moorage.ports.store import Backlog, Lease
 
 if TYPE_CHECKING:
     from moorage.testing.store import Cell, Key, Memory
 
 
-class JobQueues:
+class JobQueues(ABC):
     """What `MemoryStore` does for jobs."""
 
     _memory: Memory
@@ -121,8 +122,9 @@ class JobQueues:
         self._tell_others()
         return len(gone)
 
+    @abstractmethod
     def _tell_others(self) -> None:
-        raise NotImplementedError
+        """Wake whoever follows the changes of other processes."""
 
     def _jobs(self) -> Iterator[tuple[Key, Cell, Job]]:
         for key, cell in self._memory.cells.items():

@@ -24,7 +24,7 @@ from moorage.domain.job import (
 )
 from moorage.domain.job_view import JobCounts
 from moorage.errors import StaleWrite
-from moorage.ports import Backlog, Insert, Store, Update
+from moorage.ports.store import Backlog, Insert, Store, Update
 from moorage.testing.store_rows import NOW, after, job, job_input, lease
 
 

@@ -14,7 +14,7 @@ import pytest
 from moorage.domain.delivery import Receiver
 from moorage.domain.deployment import Deployment, Phase
 from moorage.errors import StaleWrite
-from moorage.ports import Insert, Store, Update
+from moorage.ports.store import Insert, Store, Update
 from moorage.testing.store_rows import (
     NOW,
     after,

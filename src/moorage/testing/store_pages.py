@@ -11,7 +11,7 @@ from typing import TypeVar
 from moorage.domain.delivery import Delivery
 from moorage.domain.deployment import Deployment
 from moorage.domain.model_version import ModelVersion
-from moorage.ports import Page
+from moorage.ports.store import Page
 
 P = TypeVar("P", Deployment, Delivery, ModelVersion)
 

@@ -14,7 +14,7 @@ from moorage.domain.identity import ApiKey, ProviderCredential, Role, User
 from moorage.domain.job import Job, JobPayload, JobPolicy, input_id
 from moorage.domain.model import ContainerImage, HubModel
 from moorage.domain.model_version import ImportState, ModelKind, ModelVersion
-from moorage.ports import Lease, Store
+from moorage.ports.store import Lease, Store
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 

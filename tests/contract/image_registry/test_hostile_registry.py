@@ -16,7 +16,7 @@ from moorage.adapters.outgoing import GuardedOutgoing
 from moorage.adapters.outgoing_rules import AllowList
 from moorage.domain.image_reference import ImageReference
 from moorage.errors import ImageMissing, OutgoingFailed, RegistryRefused, RegistrySilent
-from moorage.ports import ImageFound, OutgoingAnswer, RegistryAccess
+from moorage.ports.outside import ImageFound, OutgoingAnswer, RegistryAccess
 
 from .conftest import MANIFEST, PASSWORD, USER, basic, digest, listening
 

@@ -7,7 +7,7 @@ import pytest
 from moorage.adapters.image_registry import HttpImageRegistry
 from moorage.domain.image_reference import ImageReference
 from moorage.errors import ImageMissing, RegistryRefused
-from moorage.ports import ImageFound, RegistryAccess
+from moorage.ports.outside import ImageFound, RegistryAccess
 
 from .conftest import INDEX, MANIFEST, PASSWORD, USER, Registry, TokenServer
 

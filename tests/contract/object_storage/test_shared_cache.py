@@ -18,7 +18,7 @@ from aiohttp import web
 
 from moorage.adapters.object_storage import Bucket, BucketKeys, BucketUnreadable, SharedCache
 from moorage.adapters.system import SystemClock
-from moorage.ports import CachedFile, SharedModelCache
+from moorage.ports.outside import CachedFile, SharedModelCache
 from moorage.testing.hub import HubStandIn
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from moorage.ports import Store
+from moorage.ports.store import Store
 from moorage.testing.store import Memory, MemoryStore
 from moorage.testing.store_contract import StoreContract
 

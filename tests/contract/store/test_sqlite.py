@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from moorage.adapters.sql.store import SqlStore
-from moorage.ports import Store
+from moorage.ports.store import Store
 from moorage.testing.store_contract import StoreContract
 
 

@@ -14,7 +14,7 @@ import pytest
 from moorage.adapters.sql import sqlite
 from moorage.adapters.sql.store import SqlStore
 from moorage.errors import StoreError
-from moorage.ports import Insert
+from moorage.ports.store import Insert
 from moorage.testing.store_rows import deployment
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from moorage.adapters.sql.store import SqlStore
-from moorage.ports import DeliveryFilter, DeploymentFilter, Insert, Write
+from moorage.ports.store import DeliveryFilter, DeploymentFilter, Insert, Write
 from moorage.testing.store_rows import deployment
 
 PROGRAMS = Path(__file__).parent / "programs"

@@ -22,7 +22,8 @@ from moorage.domain.identity import ProviderCredential
 from moorage.domain.model import ContainerImage, HubModel
 from moorage.domain.model_version import ImportState, ModelKind, ModelVersion
 from moorage.domain.naming import id_of, uuid_of
-from moorage.ports import Credentials, Insert, Row
+from moorage.ports.provider import Credentials
+from moorage.ports.store import Insert, Row
 from moorage.testing.provider import InProcessCompute, InProcessSleeper, cpu_offer
 
 from .conftest import MODEL, Api

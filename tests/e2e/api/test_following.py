@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from moorage.api import sse
-from moorage.ports import LogLine
+from moorage.ports.provider import LogLine
 from moorage.services import deployments
 
 from .conftest import Api, problem

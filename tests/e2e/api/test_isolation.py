@@ -17,7 +17,7 @@ import pytest
 from moorage.api.byoc import PREFIX as BYOC
 from moorage.api.clusters import PREFIX as CLUSTERS
 from moorage.domain.delivery import Delivery, DeliveryState
-from moorage.ports import Insert
+from moorage.ports.store import Insert
 
 from .conftest import MODEL, VENDOR_TOKEN, Api
 

@@ -20,7 +20,7 @@ from standardwebhooks import Webhook
 
 from moorage.domain.identity import Role
 from moorage.domain.job import RUN_BYTES, RUNSYNC_BYTES, JobState
-from moorage.ports import Update
+from moorage.ports.store import Update
 
 from .conftest import MODEL, Api, at_fault, problem
 

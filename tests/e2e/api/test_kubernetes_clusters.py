@@ -15,7 +15,7 @@ import yaml
 import moorage_kubernetes
 from moorage.adapters.outgoing import GuardedOutgoing
 from moorage.adapters.outgoing_rules import AllowList
-from moorage.ports import ProviderConfig
+from moorage.ports.provider import ProviderConfig
 from moorage_kubernetes.testing import StandInCluster
 from moorage_kubernetes.testing.credentials import kubeconfig
 

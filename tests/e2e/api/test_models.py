@@ -10,7 +10,7 @@ import pytest
 
 from moorage.domain.model import ContainerImage, HubModel
 from moorage.domain.naming import id_of
-from moorage.ports import RegistryAccess
+from moorage.ports.outside import RegistryAccess
 from moorage.testing.hub import Fault
 
 from .conftest import DIGITS, MODEL, Api, at_fault, problem

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from moorage.ports import RevisionPlan
+from moorage.ports.provider import RevisionPlan
 
 from .conftest import Api, problem
 

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 import moorage_kubernetes
 from moorage.main import Service, listening, running
-from moorage.ports import ProviderConfig
+from moorage.ports.provider import ProviderConfig
 from moorage.settings import Settings
 from moorage_kubernetes.testing import StandInCluster
 

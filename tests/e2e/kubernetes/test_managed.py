@@ -18,7 +18,8 @@ from pydantic import SecretStr
 import moorage_managed
 from moorage.domain.identity import Organization, Role, User
 from moorage.main import Service, listening, running
-from moorage.ports import Insert, Provider, ProviderConfig
+from moorage.ports.provider import Provider, ProviderConfig
+from moorage.ports.store import Insert
 from moorage.settings import Settings
 from moorage.testing.provider import InProcessCompute, InProcessVendor
 from moorage_kubernetes.testing import StandInCluster

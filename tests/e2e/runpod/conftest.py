@@ -19,7 +19,7 @@ from aiohttp import web
 
 import moorage_runpod
 from moorage.main import Service, listening, running
-from moorage.ports import ProviderConfig
+from moorage.ports.provider import ProviderConfig
 from moorage.settings import Settings
 from moorage.testing.hub import HubStandIn
 from moorage_runpod.testing import KEY, FakeRunPod

@@ -20,7 +20,8 @@ from moorage.domain.deployment import Attempt, Deployment, Phase
 from moorage.domain.identity import Principal, Role
 from moorage.domain.node_groups import NewNodeGroup
 from moorage.errors import Clash, Invalid, NotFound, Unavailable
-from moorage.ports import Insert, Provider, Update
+from moorage.ports.provider import Provider
+from moorage.ports.store import Insert, Update
 from moorage.services import cluster_access
 from moorage.services.cluster_access import ClusterAccess
 from moorage.services.clusters import ClusterSurroundings, Imported, ImportedClusters, uses

@@ -11,7 +11,7 @@ from moorage.adapters.secrets import KeyRing
 from moorage.adapters.system import SystemClock
 from moorage.credentials import Vault, seal_values
 from moorage.domain.identity import ProviderCredential
-from moorage.ports import Insert, Update
+from moorage.ports.store import Insert, Update
 from moorage.testing.store import MemoryStore
 from moorage.testing.store_rows import NOW, cluster, credential, node_group
 

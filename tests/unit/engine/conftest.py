@@ -25,7 +25,8 @@ from moorage.engine.sweeper import Sweeper
 from moorage.engine.watches import Watches
 from moorage.errors import Problem
 from moorage.planning import Planner
-from moorage.ports import Insert, Provider, RevisionPlan, Update
+from moorage.ports.provider import Provider, RevisionPlan
+from moorage.ports.store import Insert, Update
 from moorage.testing.provider import InProcessCompute, InProcessProvider, cpu_offer
 from moorage.testing.store import MemoryStore
 

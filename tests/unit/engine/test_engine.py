@@ -19,7 +19,8 @@ from moorage.errors import (
     StaleWrite,
     Unauthorized,
 )
-from moorage.ports import RevisionPlan, Update
+from moorage.ports.provider import RevisionPlan
+from moorage.ports.store import Update
 from moorage.testing.provider import InProcessSleeper
 
 from .conftest import World

@@ -12,7 +12,7 @@ import pytest
 from moorage.domain.deployment import Phase
 from moorage.domain.naming import ExternalName
 from moorage.engine.drive import WRITES_AT_ONCE
-from moorage.ports import DeliveryFilter, Update, Write
+from moorage.ports.store import DeliveryFilter, Update, Write
 
 from .conftest import World
 

@@ -23,7 +23,7 @@ from moorage.domain.observation import Access, Face
 from moorage.errors import BadGateway, OutgoingRefused, Unauthorized, Unavailable
 from moorage.gateway.job_replicas import JobReplicas
 from moorage.gateway.routes import Route, RoutePublisher, RouteTable
-from moorage.ports import Credentials
+from moorage.ports.provider import Credentials
 from moorage.upstream_auth import NO_AUTH, UpstreamAuthenticator
 
 BASE = "/api/v1/namespaces/ns/services/http:web:8000/proxy"

@@ -10,7 +10,8 @@ import pytest
 from moorage.adapters.secrets import KeyRing
 from moorage.domain.identity import Organization
 from moorage.errors import AlreadyExists, Clash, Invalid
-from moorage.ports import Clock, Insert, Write
+from moorage.ports.outside import Clock
+from moorage.ports.store import Insert, Write
 from moorage.services.idempotency import Answer, fingerprint, once
 from moorage.testing.store import MemoryStore
 

@@ -12,7 +12,7 @@ import pytest
 from moorage.adapters.tokens import JwtTokens
 from moorage.domain.identity import ApiKey, Principal, Role
 from moorage.errors import Forbidden, Invalid, NotFound, Unauthenticated
-from moorage.ports import Clock
+from moorage.ports.outside import Clock
 from moorage.services.authentication import Authenticator, challenge
 from moorage.services.keys import ApiKeys
 from moorage.testing.store import Memory, MemoryStore

@@ -16,7 +16,7 @@ from moorage.adapters.tokens import JwtTokens
 from moorage.domain.failure_window import FailureWindow
 from moorage.domain.identity import Role
 from moorage.errors import TooManyRequests, Unauthenticated
-from moorage.ports import Clock
+from moorage.ports.outside import Clock
 from moorage.services.identity import PER_ADDRESS, PER_USERNAME, Failures, Identity
 from moorage.testing.store import Memory, MemoryStore
 

@@ -20,7 +20,7 @@ from moorage.engine.job_attempt import JobAttempt
 from moorage.engine.job_runner import JobLimits, JobRunner
 from moorage.gateway.job_replicas import JobReplicas
 from moorage.gateway.routes import Route, RoutePublisher
-from moorage.ports import Insert
+from moorage.ports.store import Insert
 from moorage.testing.store import Memory, MemoryStore
 from moorage.upstream_auth import UpstreamAuth
 

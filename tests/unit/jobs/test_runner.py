@@ -16,7 +16,7 @@ from moorage.domain.deployment import Deployment, Phase
 from moorage.domain.job import TIMES_BROKEN, JobState, cancelled
 from moorage.engine.job_runner import JobLimits
 from moorage.errors import StoreError
-from moorage.ports import DeliveryFilter, Insert, Update
+from moorage.ports.store import DeliveryFilter, Insert, Update
 from moorage.testing.store_rows import deployment as deployment_row
 from moorage.testing.store_rows import in_phase
 

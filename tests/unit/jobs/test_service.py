@@ -19,7 +19,8 @@ from moorage.domain.deployment import Phase
 from moorage.domain.identity import Principal, Role
 from moorage.domain.job import JobState
 from moorage.domain.job_request import NewJob
-from moorage.ports import Insert, OutgoingAnswer
+from moorage.ports.outside import OutgoingAnswer
+from moorage.ports.store import Insert
 from moorage.services.jobs import Jobs, JobSurroundings
 from moorage.signals import Signals
 from moorage.testing.store import MemoryStore

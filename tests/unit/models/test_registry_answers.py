@@ -20,7 +20,7 @@ from moorage.adapters.registry_answers import (
 )
 from moorage.domain.image_reference import ImageReference
 from moorage.errors import ImageMissing, RegistryRefused, RegistrySilent
-from moorage.ports import OutgoingAnswer
+from moorage.ports.outside import OutgoingAnswer
 
 IMAGE = ImageReference.parse("ghcr.io/acme/app:1")
 MANIFEST = "application/vnd.oci.image.index.v1+json"

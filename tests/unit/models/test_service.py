@@ -19,7 +19,8 @@ from moorage.domain.model_registration import NewModelVersion
 from moorage.domain.model_version import ImportState, ModelVersion
 from moorage.domain.naming import new_id
 from moorage.errors import Clash, Forbidden, HubUnavailable, ImageMissing, Invalid, StaleWrite
-from moorage.ports import ImageFound, RegistryAccess, Update, Write
+from moorage.ports.outside import ImageFound, RegistryAccess
+from moorage.ports.store import Update, Write
 from moorage.services import models as module
 from moorage.services.idempotency import Idempotency
 from moorage.services.models import Models, ModelSurroundings

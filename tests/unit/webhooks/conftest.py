@@ -18,7 +18,8 @@ from moorage.adapters.secrets import KeyRing
 from moorage.domain.delivery import Delivery
 from moorage.engine.outbox import Outbox, OutboxLimits
 from moorage.engine.webhook_attempt import WebhookAttempt
-from moorage.ports import Insert, Outgoing, Store
+from moorage.ports.outside import Outgoing
+from moorage.ports.store import Insert, Store
 from moorage.testing.store import Memory, MemoryStore
 
 

@@ -16,7 +16,7 @@ from moorage.domain.delivery import SCHEDULE, Delivery, DeliveryState
 from moorage.domain.identity import Principal, Role
 from moorage.engine.outbox import OutboxLimits
 from moorage.errors import StoreError
-from moorage.ports import Lease
+from moorage.ports.store import Lease
 from moorage.services.webhooks import Webhooks
 from moorage.testing.store import Memory, MemoryStore
 

@@ -12,7 +12,7 @@ from moorage.adapters.secrets import KeyRing
 from moorage.domain.delivery import Delivery, DeliveryState, Receiver, receiver_id
 from moorage.domain.identity import Principal, Role
 from moorage.errors import Clash, Forbidden, Invalid, NotFound, Problem, Unavailable
-from moorage.ports import DeliveryFilter, Insert
+from moorage.ports.store import DeliveryFilter, Insert
 from moorage.services.webhooks import Webhooks
 
 OWNER = Principal("usr_1", "org_1", Role.OWNER)

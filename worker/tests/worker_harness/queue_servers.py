@@ -14,6 +14,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,7 +83,7 @@ class Server:
         self._process.wait(WAIT_SECONDS)
 
 
-class Instance:
+class Instance(ABC):
     """A server with data that outlive it. `restart` keeps the port."""
 
     def __init__(self, folder: Path) -> None:
@@ -100,8 +101,9 @@ class Instance:
             server.end(signal.SIGKILL)
         raise AssertionError(server.log)
 
+    @abstractmethod
     def server(self) -> Server:
-        raise NotImplementedError
+        """A process on `port` that was just started, over the data in `folder`."""
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         if self._server is not None:

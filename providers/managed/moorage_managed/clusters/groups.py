@@ -13,7 +13,7 @@ from datetime import datetime
 
 from moorage.domain.cluster import FoundGroup, NodeGroup
 from moorage.domain.node_groups import group_id
-from moorage.ports import OPERATOR
+from moorage.ports.provider import OPERATOR
 from moorage_kubernetes.groups import INSTANCE_TYPE, found_groups, group_of
 from moorage_kubernetes.nodes import NodeState
 from moorage_managed.clusters.prices import LABEL, NodePrice, dearest, labelled, listed

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from moorage.errors import Rejected
-from moorage.ports import Credentials
+from moorage.ports.provider import Credentials
 from moorage_kubernetes.kubeconfig import MAX_BYTES, read_access
 from moorage_managed.settings import PREFIX
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from moorage.domain.cluster import NodeGroup
 from moorage.domain.compute import Feature, Offer, Requirements
 from moorage.errors import FieldError, NoCapacity, PermissionMissing, Rejected
-from moorage.ports import Account, Credentials
+from moorage.ports.provider import Account, Credentials
 from moorage_kubernetes import reading
 from moorage_kubernetes.accounts import ClusterAccounts
 from moorage_kubernetes.client import fingerprint

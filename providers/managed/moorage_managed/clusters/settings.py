@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from moorage.domain.compute import GIB
-from moorage.ports import Credentials, ProviderConfig
+from moorage.ports.provider import Credentials, ProviderConfig
 from moorage_kubernetes.settings import KubernetesSettings, is_dns_label
 from moorage_kubernetes.tenancy import NamespaceForEach, Quota
 from moorage_managed.clusters.kubeconfigs import VARIABLE, read_kubeconfigs

@@ -14,7 +14,7 @@ from moorage.adapters.sql.kinds import CLUSTER, MODEL_VERSION, NODE_GROUP
 from moorage.adapters.sql.reads import page
 from moorage.domain.cluster import Cluster, NodeGroup
 from moorage.domain.model_version import ModelVersion
-from moorage.ports import Page
+from moorage.ports.store import Page
 
 
 def cluster(connection: Connection, cluster_id: str, organization_id: str) -> Cluster | None:

@@ -25,7 +25,7 @@ from moorage.adapters.sql.kinds import JOB
 from moorage.adapters.sql.reads import due
 from moorage.domain.job import Job, JobState, input_id, output_id
 from moorage.domain.job_view import JobCounts
-from moorage.ports import Backlog, Lease
+from moorage.ports.store import Backlog, Lease
 
 _J = tables.jobs.c
 _P = tables.job_payloads.c

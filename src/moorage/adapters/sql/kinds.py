@@ -17,7 +17,7 @@ from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, ProviderCredential, User
 from moorage.domain.job import Job, JobPayload
 from moorage.domain.model_version import ModelVersion
-from moorage.ports import Row, holds_name, is_routed, model_of, provider_of
+from moorage.ports.store import Row, holds_name, is_routed, model_of, provider_of
 
 Value: TypeAlias = str | int | bool | None
 R = TypeVar("R", bound=Row)

@@ -32,7 +32,7 @@ from moorage.adapters.sql.reads import due
 from moorage.domain.delivery import Delivery
 from moorage.domain.deployment import Deployment
 from moorage.domain.job import Job
-from moorage.ports import Claimable, Lease
+from moorage.ports.store import Claimable, Lease
 
 L = TypeVar("L", Deployment, Delivery, Job)
 

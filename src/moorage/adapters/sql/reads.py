@@ -28,7 +28,7 @@ from moorage.domain.deployment import Deployment
 from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, ProviderCredential
 from moorage.domain.job import Job
-from moorage.ports import DeliveryFilter, DeploymentFilter, Page, Row
+from moorage.ports.store import DeliveryFilter, DeploymentFilter, Page, Row
 
 R = TypeVar("R", bound=Row)
 

@@ -31,12 +31,12 @@ from sqlalchemy import (
 from sqlalchemy import Insert as TableInsert
 from sqlalchemy.exc import IntegrityError
 
-from moorage import ports
 from moorage.adapters.sql import tables
 from moorage.adapters.sql.kinds import Kind, Value, event_values, kind_of
 from moorage.domain.event import Event
 from moorage.errors import AlreadyExists, StaleWrite
-from moorage.ports import Append, Insert, Row, Write
+from moorage.ports import store as ports
+from moorage.ports.store import Append, Insert, Row, Write
 
 # Columns that no update changes: leaving them out leaves their indexes alone.
 _FIXED = frozenset(

@@ -16,11 +16,11 @@ from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, Pro
 from moorage.domain.job import Job, JobPayload
 from moorage.domain.job_view import JobCounts
 from moorage.domain.model_version import ModelVersion
-from moorage.ports import Backlog, Claimable, DeliveryFilter, DeploymentFilter, Lease, Page, Write
+from moorage.ports.store import Backlog, Claimable, DeliveryFilter, DeploymentFilter, Lease, Page, Write
 
 
 class SqlStore:
-    """A `moorage.ports.Store`. Belongs to the event loop in which it was opened."""
+    """A `moorage.ports.store.Store`. Belongs to the event loop in which it was opened."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 
 from moorage.adapters.sql.store import SqlStore
-from moorage.ports import Append, Insert
+from moorage.ports.store import Append, Insert
 from moorage.testing.store_rows import delivery, deployment, event
 
 

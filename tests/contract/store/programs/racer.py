@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from moorage.adapters.sql.store import SqlStore
 from moorage.domain.event import Event
 from moorage.errors import StaleWrite
-from moorage.ports import Append, Lease, Store, Update
+from moorage.ports.store import Append, Lease, Store, Update
 
 
 async def count(store: Store, increments: int) -> int:

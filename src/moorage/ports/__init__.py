@@ -1,0 +1,1 @@
+"""What the core needs from outside: `outside` the small ones, `provider` compute, `store` rows."""
