@@ -25,8 +25,9 @@ import uvloop
 
 from moorage.adapters import logging as service_logging
 from moorage.gateway import heap
-from moorage.main import Service, listening, running
+from moorage.main import Service, running
 from moorage.ports.provider import Provider
+from moorage.server import listening
 from moorage.settings import Settings
 from moorage.testing.provider import InProcessProvider
 

@@ -314,7 +314,7 @@ def environment(data_dir: Path, *, real_hub: bool) -> dict[str, str]:
 
 async def owned(environ: Mapping[str, str]) -> list[str]:
     """What the installed providers that need no account find under our tag. The demo has no account."""
-    from moorage.main import load_providers  # here: the whole service comes with it
+    from moorage.installed_providers import load_providers
     from moorage.settings import Settings
 
     settings = Settings(data_dir=Path(environ["MOORAGE_DATA_DIR"]))

@@ -5,21 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
-import signal
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from importlib.metadata import entry_points
 from pathlib import Path
 from uuid import uuid4
 
 import structlog
-import uvicorn
-import uvloop
 
-from moorage.adapters import logging as service_logging
 from moorage.adapters.hub import HuggingFaceHub
 from moorage.adapters.image_registry import HttpImageRegistry
 from moorage.adapters.job_api import HttpJobApi
@@ -51,16 +44,16 @@ from moorage.engine.outbox import Outbox, OutboxLimits
 from moorage.engine.sweeper import Sweeper
 from moorage.engine.watches import Watches
 from moorage.engine.webhook_attempt import WebhookAttempt
-from moorage.gateway import heap
 from moorage.gateway.asgi import App, RawHeaders
 from moorage.gateway.job_replicas import JobReplicas
 from moorage.gateway.limits import Limits
 from moorage.gateway.proxy import Gateway
 from moorage.gateway.routes import Route, RoutePublisher
 from moorage.gateway.waking import Waker
+from moorage.installed_providers import load_providers
 from moorage.planning import Planner
-from moorage.ports.outside import Clock, Outgoing, Resolve
-from moorage.ports.provider import Callback, Provider, ProviderConfig
+from moorage.ports.outside import Clock, Outgoing
+from moorage.ports.provider import Callback, Provider
 from moorage.ports.store import Store
 from moorage.services.authentication import Authenticator
 from moorage.services.changes import ChangeSurroundings, DeploymentChanges
@@ -163,34 +156,6 @@ class Service:
             self.watches.accounts_changed()
             self.outbox.wake()
             self.jobs.others_wrote()
-
-
-def load_providers(
-    settings: Settings, environ: Mapping[str, str], resolve: Resolve | None = None
-) -> dict[str, Provider]:
-    """One of each installed distribution that names the entry point. Needs the running loop."""
-    visible = {name: value for name, value in environ.items() if name.startswith("MOORAGE_")}
-    installation = settings.installation or _made_once(settings.data_dir / "installation")
-    found: dict[str, Provider] = {}
-    for entry in sorted(entry_points(group="moorage.providers"), key=lambda e: e.name):
-        folder = (settings.data_dir / entry.name).resolve()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        make: Callable[[ProviderConfig], Provider] = entry.load()
-        short = f"{entry.name.upper()}_"  # a provider's own prefix is understood without ours
-        own = {f"MOORAGE_{name}": value for name, value in environ.items() if name.startswith(short)}
-        if "DOCKER_IMAGE" in environ:
-            own.setdefault(f"MOORAGE_{short}IMAGE", environ["DOCKER_IMAGE"])
-        config = ProviderConfig(folder, {**own, **visible}, settings.hub_url, installation, resolve)
-        found[entry.name] = make(config)
-    return found
-
-
-def _made_once(path: Path) -> str:
-    """The text of the file, made up when it is missing; of several processes, the first one's stands."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with contextlib.suppress(FileExistsError), path.open("x") as file:
-        file.write(secrets.token_hex(8))
-    return path.read_text().strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -478,65 +443,3 @@ def _key_ring(settings: Settings) -> KeyRing:
     if settings.secret_keys is not None:
         return KeyRing.parse(settings.secret_keys.get_secret_value())
     return KeyRing.load_or_create(Path(settings.data_dir) / "secret_keys")
-
-
-class _Server(uvicorn.Server):
-    """uvicorn raises a caught signal again once it has stopped serving, before we could clean up; here the
-    signal ends serving, and the rest is ours."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-
-
-def run(settings: Settings, on_started: Callable[[str], None] | None = None) -> None:
-    """Serves on a loop of its own, uvloop's, which carries twice the requests of the standard one."""
-    uvloop.run(serve(settings, on_started))
-
-
-async def serve(settings: Settings, on_started: Callable[[str], None] | None = None) -> None:
-    """Until SIGINT or SIGTERM. `on_started` gets the service's own URL once it takes requests."""
-    service_logging.configure(settings.log_format, settings.log_level)
-    with listening(settings.host, settings.port) as sock:
-        await serve_on(sock, settings, on_started)
-
-
-async def serve_on(
-    sock: socket.socket, settings: Settings, on_started: Callable[[str], None] | None = None
-) -> None:
-    url = settings.base_url(sock.getsockname()[1])
-    async with running(settings, url) as service:
-        config = uvicorn.Config(
-            service.asgi,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=5,
-            server_header=False,
-        )
-        heap.settle()
-        log.info("service.started", url=url, data_dir=str(settings.data_dir))
-        if on_started is not None:
-            on_started(url)
-        await _Server(config).serve(sockets=[sock])
-    log.info("service.stopped")
-
-
-@contextlib.contextmanager
-def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A listening socket, so that the port is known, and taken, before anything else begins."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns Nagle's delay off only where the protocol is named; it costs 40 ms a request otherwise.
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(2048)
-        sock.setblocking(False)
-        yield sock

@@ -88,7 +88,7 @@ def _prepared(settings: Settings) -> LocalAccess:
 
 
 def _run(settings: Settings, announcement: _Announcement) -> None:
-    from moorage.main import run
+    from moorage.server import run
 
     try:
         run(settings, announcement.begin)

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any  # a coroutine's yields and results are anything
 
 from moorage.adapters import logging as service_logging
-from moorage.main import serve_on
+from moorage.server import serve_on
 from moorage.settings import Settings
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 import httpcore  # noqa: F401  # each of these is for its being imported
 import uvicorn.protocols.http.httptools_impl  # noqa: F401
 
-import moorage.main  # noqa: F401
+import moorage.server  # noqa: F401
 
 for entry in entry_points(group="moorage.providers"):
     entry.load()

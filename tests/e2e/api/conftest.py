@@ -28,9 +28,10 @@ from moorage.adapters.outgoing import GuardedOutgoing
 from moorage.adapters.outgoing_rules import Address, AllowList
 from moorage.domain.compute import Feature
 from moorage.domain.identity import Organization, Role, User
-from moorage.main import Service, listening, running
+from moorage.main import Service, running
 from moorage.ports.provider import Provider
 from moorage.ports.store import Insert
+from moorage.server import listening
 from moorage.settings import Settings
 from moorage.testing.hub import HubStandIn
 from moorage.testing.provider import InProcessCompute, InProcessProvider, InProcessVendor, cpu_offer

@@ -17,8 +17,9 @@ from aiohttp import web
 from pydantic import SecretStr
 
 import moorage_kubernetes
-from moorage.main import Service, listening, running
+from moorage.main import Service, running
 from moorage.ports.provider import ProviderConfig
+from moorage.server import listening
 from moorage.settings import Settings
 from moorage_kubernetes.testing import StandInCluster
 

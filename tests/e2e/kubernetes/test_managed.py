@@ -17,9 +17,10 @@ from pydantic import SecretStr
 
 import moorage_managed
 from moorage.domain.identity import Organization, Role, User
-from moorage.main import Service, listening, running
+from moorage.main import Service, running
 from moorage.ports.provider import Provider, ProviderConfig
 from moorage.ports.store import Insert
+from moorage.server import listening
 from moorage.settings import Settings
 from moorage.testing.provider import InProcessCompute, InProcessVendor
 from moorage_kubernetes.testing import StandInCluster

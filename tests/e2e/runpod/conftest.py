@@ -18,8 +18,9 @@ import uvicorn
 from aiohttp import web
 
 import moorage_runpod
-from moorage.main import Service, listening, running
+from moorage.main import Service, running
 from moorage.ports.provider import ProviderConfig
+from moorage.server import listening
 from moorage.settings import Settings
 from moorage.testing.hub import HubStandIn
 from moorage_runpod.testing import KEY, FakeRunPod
