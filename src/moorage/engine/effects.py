@@ -7,7 +7,7 @@ database session, and may be repeated after a crash at any point.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -144,17 +144,24 @@ class Effects:
                 case Create(attempt):
                     return await self._create(deployment, attempt)
                 case Look(attempt):
-                    return await self._look(deployment, attempt)
+                    looked = self._look(deployment, attempt)
+                    return await self._about(f"cannot look at {attempt.name}", Vanished(), looked)
                 case Remove(attempt):
-                    return await self._remove(deployment, attempt)
+                    removed = self._remove(deployment, attempt)
+                    return await self._about(f"cannot delete {attempt.name}", Removed(), removed)
                 case Restore(attempt, drift):
-                    return await self._restore(deployment, attempt, drift)
+                    restored = self._restore(deployment, attempt, drift)
+                    words = f"{drift}, and it cannot be put back"
+                    return await self._about(words, Vanished(), restored)
                 case Apply(attempt):
-                    return await self._apply(deployment, attempt)
+                    applied = self._apply(deployment, attempt)
+                    return await self._about(f"cannot change {attempt.name}", Vanished(), applied)
                 case Halt(attempt):
-                    return await self._halt(deployment, attempt)
+                    halted = self._halt(deployment, attempt)
+                    return await self._about(f"cannot stop {attempt.name}", Removed(), halted)
                 case WakeUp(attempt):
-                    return await self._wake(deployment, attempt)
+                    woken = self._wake(deployment, attempt)
+                    return await self._about(f"cannot wake {attempt.name}", Vanished(), woken)
         except Problem as problem:
             return _outcome_of_problem(problem)
         except ProviderError as error:
@@ -195,101 +202,69 @@ class Effects:
         except QuotaExceeded as error:  # the account's trouble: it says nothing of the offer to others
             return Refused(error.detail, error.advice, whole_provider=True)
 
-    async def _look(self, deployment: Deployment, attempt: Attempt) -> Outcome:
+    async def _about(self, words: str, gone: Outcome, asked: Awaitable[Outcome]) -> Outcome:
+        """What came of asking about an endpoint that may exist. What stands in the way passes: what serves
+        is not torn down because its account is refused for a while, and what may bill is not forgotten."""
         try:
-            credentials = await self._credentials(deployment)
-            seen = await self._provider(attempt).observe(_handle(attempt), credentials)
-            if seen.trouble is Trouble.NO_CAPACITY:
-                self._planner.refused(attempt.rung.offer)
-            return Seen(seen)
+            return await asked
         except Gone:
-            return Vanished()
+            return gone
         except Retry:
             raise
         except ProviderError as error:
-            # A key that is refused for a while says nothing of what runs: it is not torn down for that.
-            return Later(f"cannot look at {attempt.name}: {error.detail}")
+            return Later(f"{words}: {error.detail}")
+
+    async def _look(self, deployment: Deployment, attempt: Attempt) -> Outcome:
+        credentials = await self._credentials(deployment)
+        seen = await self._provider(attempt).observe(_handle(attempt), credentials)
+        if seen.trouble is Trouble.NO_CAPACITY:
+            self._planner.refused(attempt.rung.offer)
+        return Seen(seen)
 
     async def _restore(self, deployment: Deployment, attempt: Attempt, drift: str) -> Outcome:
-        credentials = await self._credentials(deployment)
-        plan = self._plan(deployment, attempt)
-        try:
-            await self._provider(attempt).apply(_handle(attempt), plan, credentials)
-        except Gone:
-            return Vanished()
-        except Retry:
-            raise
-        except ProviderError as error:
-            return Later(f"{drift}, and it cannot be put back: {error.detail}")
+        await self._give_plan(deployment, attempt)
         return Restored(drift)
 
     async def _apply(self, deployment: Deployment, attempt: Attempt) -> Outcome:
-        credentials = await self._credentials(deployment)
-        plan = self._plan(deployment, attempt)
         try:
-            handle = await self._provider(attempt).apply(_handle(attempt), plan, credentials)
-        except Gone:
-            return Vanished()
+            handle = await self._give_plan(deployment, attempt)
         except (Rejected, QuotaExceeded) as error:
             return NotApplied(deployment.generation, error.detail, error.advice)
-        except Retry:
-            raise
-        except ProviderError as error:
-            return Later(f"cannot change {attempt.name}: {error.detail}")
         return Applied(handle, deployment.generation)
+
+    async def _give_plan(self, deployment: Deployment, attempt: Attempt) -> Handle:
+        credentials = await self._credentials(deployment)
+        plan = self._plan(deployment, attempt)
+        return await self._provider(attempt).apply(_handle(attempt), plan, credentials)
 
     async def _halt(self, deployment: Deployment, attempt: Attempt) -> Outcome:
         provider = self._provider(attempt)
         if not isinstance(provider, Stop):
             return await self._remove(deployment, attempt)
-        try:
-            credentials = await self._credentials(deployment)
-            answer = await provider.stop(_handle(attempt), credentials)
-        except Gone:
-            return Removed()
-        except Retry:
-            raise
-        except ProviderError as error:
-            return Later(f"cannot stop {attempt.name}: {error.detail}")
+        answer = await provider.stop(_handle(attempt), await self._credentials(deployment))
         if isinstance(answer, Absent):
             return Halted()
         return Later(f"{attempt.name} is being stopped", answer.after)
 
     async def _wake(self, deployment: Deployment, attempt: Attempt) -> Outcome:
         provider = self._provider(attempt)
-        try:
-            if isinstance(provider, Wake):
-                credentials = await self._credentials(deployment)
-                await provider.wake(_handle(attempt), credentials)
-        except Gone:
-            return Vanished()
-        except Retry:
-            raise
-        except ProviderError as error:
-            return Later(f"cannot wake {attempt.name}: {error.detail}")
+        if isinstance(provider, Wake):
+            await provider.wake(_handle(attempt), await self._credentials(deployment))
         return Woken()
 
     async def _remove(self, deployment: Deployment, attempt: Attempt) -> Outcome:
         provider = self._provider(attempt)
         try:
             credentials = await self._credentials(deployment)
-        except Unauthorized as error:
+        except Unauthorized:
             if attempt.handle is None:  # an account that is gone was never asked to create anything
                 return Removed()
-            return Later(f"cannot delete {attempt.name}: {error.detail}")
-        try:
-            # Without a handle the create may or may not have happened: the name tells.
-            handle = attempt.handle or await provider.find(attempt.name, credentials)
-            if handle is None:
-                return Removed()
-            answer = await provider.delete(handle, credentials)
-        except Gone:
-            return Removed()
-        except Retry:
             raise
-        except ProviderError as error:
-            # Whatever stands in the way, what may bill is not forgotten: it is tried again, visibly.
-            return Later(f"cannot delete {attempt.name}: {error.detail}")
+        # Without a handle the create may or may not have happened: the name tells.
+        handle = attempt.handle or await provider.find(attempt.name, credentials)
+        if handle is None:
+            return Removed()
+        answer = await provider.delete(handle, credentials)
         if isinstance(answer, Absent):
             return Removed()
         return Later(f"{attempt.name} is being deleted", answer.after)

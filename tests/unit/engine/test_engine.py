@@ -318,3 +318,22 @@ async def test_what_sleeps_is_woken(world: World) -> None:
     assert await world.happened(id_) == [
         *("selecting_gpu", "creating_endpoint", "loading_model", "ready", "hibernated", "waking", "ready")
     ]
+
+
+async def test_an_account_that_cannot_be_opened_tears_down_nothing_that_serves(world: World) -> None:
+    async with world.driven() as engine:
+        id_ = await world.deploy()
+        await world.until(id_, Phase.READY)
+        await wish(world, id_, min_replicas=2, max_replicas=2, credentials={"fake": "crd_removed"})
+        engine.wake()
+        async with asyncio.timeout(10):
+            while True:
+                world.applied.clear()
+                found = await world.read(id_)
+                if found.status.setback is not None:
+                    break
+                await world.applied.wait()
+    assert found.phase is Phase.READY
+    assert "crd_removed" in found.status.setback
+    assert found.status.targets
+    assert len(world.compute.endpoints) == 1
