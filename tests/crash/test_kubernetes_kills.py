@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any  # JSON of the cluster
@@ -21,7 +19,8 @@ from moorage.testing.killing import KillableService
 from moorage_kubernetes.testing import Kind, StandInCluster
 
 from .conftest import Receiver
-from .test_kills import PHASES, Supervisor, User, everything_is_told
+from .hunting import hunted
+from .test_kills import Supervisor, User
 
 KILLS = int(os.environ.get("MOORAGE_CRASH_KILLS", "200")) // 10
 SEEDS = 4
@@ -84,16 +83,6 @@ async def trouble(cluster: StandInCluster, rng: random.Random) -> None:
         cluster.faults.arm(rng.choice(ROUTES), rng.choice(kinds))
 
 
-async def one_life(user: Importer, number: int, rng: random.Random) -> None:
-    id_ = await user.create(number)
-    if rng.random() < 0.7:
-        await user.until(id_, "ready", "failed")
-    else:
-        await asyncio.sleep(rng.random() * 0.5)
-    await user.delete(id_)
-    await user.until(id_, "deleted")
-
-
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_nothing_is_doubled_or_left_on_the_cluster(
@@ -102,42 +91,20 @@ async def test_nothing_is_doubled_or_left_on_the_cluster(
     rng = random.Random(seed)
     kills = KILLS // SEEDS + (1 if seed < KILLS % SEEDS else 0)
     supervisor = Supervisor(on_cluster, kills, rng, FAR)
-    supervising = asyncio.create_task(supervisor.run())
     user = Importer(on_cluster.url, receiver, tmp_path / "locks")
-    losing: asyncio.Task[None] | None = None
-    try:
+
+    async def prepare() -> None:
         await user.sign_in()
         await user.bring(cluster)
-        losing = asyncio.create_task(trouble(cluster, rng))
-        number = await supervisor.outlived(supervising, lambda number: one_life(user, number, rng))
-        await everything_is_told(user, receiver)
-        await nothing_is_left(user, cluster)
-    except BaseException:
-        print(f"seed {seed}, kill points {supervisor.points}")
-        print(on_cluster.log.read_text()[-6000:] if on_cluster.log.exists() else "no log")
-        raise
-    finally:
-        if losing is not None:
-            losing.cancel()
-        supervising.cancel()
-        supervisor.stop()
+
+    number = await hunted(
+        *(supervisor, on_cluster, user, receiver, rng),
+        prepare=prepare,
+        trouble=lambda: trouble(cluster, rng),
+        left=lambda: ours(cluster),
+    )
     print(f"seed {seed}: {len(supervisor.points)} kills, {number} deployments")
     assert len(supervisor.points) == kills
-
-
-async def nothing_is_left(user: Importer, cluster: StandInCluster) -> None:
-    listed = await user.get("/v1/deployments?limit=200")
-    assert {d["deployment_id"] for d in listed["items"]} == set(user.accepted), "accepted is what exists"
-    for deployment in listed["items"]:
-        assert (deployment["status"], deployment["error"]) == ("deleted", None)
-        path = f"/v1/deployments/{deployment['deployment_id']}/events?limit=1000"
-        happened = Counter(event["type"] for event in (await user.get(path))["items"])
-        for phase in PHASES:
-            assert happened[f"deployment.{phase}"] <= 1, f"{phase} happened twice: {happened}"
-    deadline = time.monotonic() + 10  # a stale create may still be being undone
-    while left := ours(cluster):
-        assert time.monotonic() < deadline, f"the cluster still holds {left}"
-        await asyncio.sleep(0.05)
 
 
 def ours(cluster: StandInCluster) -> list[str]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,7 +20,8 @@ from moorage_runpod.testing import KEY, FakeRunPod
 from tests.e2e.runpod.conftest import write_pipeline
 
 from .conftest import Receiver
-from .test_kills import PHASES, Supervisor, User, everything_is_told
+from .hunting import hunted
+from .test_kills import Supervisor, User
 
 KILLS = int(os.environ.get("MOORAGE_CRASH_KILLS", "200")) // 5
 SEEDS = 4
@@ -77,16 +76,6 @@ async def trouble(fake: FakeRunPod, rng: random.Random) -> None:
         fake.faults.arm(route, rng.choice(["lost_answer", "lost_request", "truncated", "bad_gateway"]))
 
 
-async def one_life(user: Tenant, number: int, rng: random.Random) -> None:
-    id_ = await user.create(number)
-    if rng.random() < 0.7:
-        await user.until(id_, "ready", "failed")
-    else:
-        await asyncio.sleep(rng.random() * 0.5)
-    await user.delete(id_)
-    await user.until(id_, "deleted")
-
-
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_nothing_is_doubled_or_left_at_runpod(
@@ -95,37 +84,13 @@ async def test_nothing_is_doubled_or_left_at_runpod(
     rng = random.Random(seed)
     kills = KILLS // SEEDS + (1 if seed < KILLS % SEEDS else 0)
     supervisor = Supervisor(on_runpod, kills, rng, FAR)
-    supervising = asyncio.create_task(supervisor.run())
-    losing = asyncio.create_task(trouble(fake, rng))
     user = Tenant(on_runpod.url, receiver, tmp_path / "locks")
-    try:
-        await user.sign_in()
-        number = await supervisor.outlived(supervising, lambda number: one_life(user, number, rng))
-        await everything_is_told(user, receiver)
-        await nothing_is_left(user, fake)
-    except BaseException:
-        print(f"seed {seed}, kill points {supervisor.points}")
-        print(on_runpod.log.read_text()[-6000:] if on_runpod.log.exists() else "no log")
-        raise
-    finally:
-        losing.cancel()
-        supervising.cancel()
-        supervisor.stop()
+    number = await hunted(
+        *(supervisor, on_runpod, user, receiver, rng),
+        prepare=user.sign_in,
+        trouble=lambda: trouble(fake, rng),
+        left=lambda: [e.spec.name for e in fake.endpoints],
+    )
+    assert [name for name, times in fake.cloud.made.items() if times > 1] == [], "made twice"
     print(f"seed {seed}: {len(supervisor.points)} kills, {number} deployments, {fake.cloud.creates} creates")
     assert len(supervisor.points) == kills
-
-
-async def nothing_is_left(user: Tenant, fake: FakeRunPod) -> None:
-    listed = await user.get("/v1/deployments?limit=200")
-    assert {d["deployment_id"] for d in listed["items"]} == set(user.accepted), "accepted is what exists"
-    for deployment in listed["items"]:
-        assert (deployment["status"], deployment["error"]) == ("deleted", None)
-        path = f"/v1/deployments/{deployment['deployment_id']}/events?limit=1000"
-        happened = Counter(event["type"] for event in (await user.get(path))["items"])
-        for phase in PHASES:
-            assert happened[f"deployment.{phase}"] <= 1, f"{phase} happened twice: {happened}"
-    assert [name for name, times in fake.cloud.made.items() if times > 1] == [], "made twice"
-    deadline = time.monotonic() + 10  # a stale create may still be being undone
-    while fake.endpoints:
-        assert time.monotonic() < deadline, f"RunPod still holds {[e.spec.name for e in fake.endpoints]}"
-        await asyncio.sleep(0.05)

@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,11 @@ def test_stop_start_scale(installation: Installation) -> None:
     assert installation.json("scale", "changing", "2")["replicas"]["desired"] == 2
     started = installation.moorage("start", "changing", "--json")
     assert started.returncode == ExitCode.OK, started.stderr
-    assert json.loads(started.stdout)["replicas"] == {"desired": 2, "ready": 2}
+    assert json.loads(started.stdout)["status"] == "ready", "one replica that answers is enough for that"
+    deadline = time.monotonic() + 10
+    while installation.json("get", "changing")["replicas"] != {"desired": 2, "ready": 2}:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     assert installation.json("scale", "changing", "1", "--max", "1")["replicas"]["desired"] == 1
     assert installation.at_once("scale", "changing", "3", "--max", "2").exit_code == ExitCode.USAGE
     assert installation.at_once("scale", "changing", "0").exit_code == ExitCode.FAILED

@@ -60,7 +60,7 @@ import asyncio, json, sys
 from pathlib import Path
 import moorage_managed
 from moorage.domain.model import HubModel
-from moorage.ports import ProviderConfig, RevisionPlan
+from moorage.ports.provider import ProviderConfig, RevisionPlan
 from moorage.testing.provider_contract import need
 
 async def main(data_dir, environ, name):
