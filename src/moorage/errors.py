@@ -204,6 +204,16 @@ class StoreError(MoorageError):
     pass
 
 
+class StoreUnavailable(StoreError):
+    """It cannot be reached, or does not answer in time. What was asked may have been done; asking again later
+    is right."""
+
+
+class StoreUnusable(StoreError):
+    """It was reached and can never be used as it is: a wrong address, no permission, a schema of a newer
+    release. The message says what to do."""
+
+
 class AlreadyExists(StoreError):
     """An insert met a row with the same id or the same unique key; nothing of its unit was written."""
 

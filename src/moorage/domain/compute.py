@@ -72,6 +72,7 @@ class Offer:
     by_running: bool = False  # billed by the replicas that run, as `Observation.running` tells; else by all
     account: str | None = None  # the stored credential under which it was offered
     ref: Mapping[str, str] = field(default_factory=dict)  # what the provider wants to find in it again
+    home: str | None = None  # the machine whose process alone can start and see it; None: any process can
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Generic, Literal, Protocol, TypeVar
 
 from moorage.domain.cluster import Cluster, NodeGroup
@@ -41,6 +41,7 @@ Row = (
     | ModelVersion
 )
 Claimable = Literal["deployments", "deliveries", "jobs"]
+ABSENCE = timedelta(seconds=60)  # so long overdue, a deployment may be claimed away from home
 T = TypeVar("T")
 
 
@@ -102,6 +103,12 @@ def provider_of(deployment: Deployment) -> str:
     """Where it is placed now; before that, where its owner wants it."""
     attempt = deployment.status.attempt
     return deployment.spec.policy.provider if attempt is None else attempt.rung.offer.provider
+
+
+def home_of(deployment: Deployment) -> str | None:
+    """The machine whose process alone can look after it; None when any process can."""
+    attempt = deployment.status.attempt
+    return None if attempt is None else attempt.rung.offer.home
 
 
 def model_of(deployment: Deployment) -> str:
@@ -222,9 +229,12 @@ class Store(Protocol):
 
     async def idempotency_record(self, record_id: str) -> IdempotencyRecord | None: ...
 
-    async def claim_deployments(self, lease: Lease, now: datetime, limit: int) -> Sequence[Deployment]:
+    async def claim_deployments(
+        self, lease: Lease, now: datetime, limit: int, home: str | None = None
+    ) -> Sequence[Deployment]:
         """Leases up to `limit` rows that are due and that nobody holds, longest due first. A lease that has
-        run out holds nothing."""
+        run out holds nothing. Rows that are at home (`home_of`) on another machine than the one given are left
+        to it, until they have been due for `ABSENCE`."""
 
     async def claim_deliveries(self, lease: Lease, now: datetime, limit: int) -> Sequence[Delivery]: ...
 
@@ -239,9 +249,9 @@ class Store(Protocol):
         """Makes them due at once. Not a change: versions stay. One that is held is due when its holder lets
         go, whatever the holder writes."""
 
-    async def next_due(self, kind: Claimable, now: datetime) -> datetime | None:
-        """The earliest moment, not before `now`, at which a claim of that kind would find something if
-        nothing else happened; None for never."""
+    async def next_due(self, kind: Claimable, now: datetime, home: str | None = None) -> datetime | None:
+        """The earliest moment, not before `now`, at which a claim of that kind (and `home`) would find
+        something if nothing else happened; None for never."""
 
     async def job(self, job_id: str, organization_id: str) -> Job | None: ...
 
@@ -284,3 +294,45 @@ class Store(Protocol):
         told: whoever made them knows. Several writes may be told as one, and once too often is allowed."""
 
     async def aclose(self) -> None: ...
+
+
+Collection = Literal[
+    "organization",
+    "user",
+    "api_key",
+    "provider_credential",
+    "cluster",
+    "node_group",
+    "model_version",
+    "idempotency_record",
+    "receiver",
+    "webhook_secret",
+    "deployment",
+    "delivery",
+    "job",
+    "job_payload",
+    "event",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A row as it lies in a store, with its version; `due_at` is in the row, leases and wakes are not kept."""
+
+    row: Row | Event
+    holds_name: bool = False  # whether the unique name in it is taken because of it
+
+    @property
+    def key(self) -> str:
+        """Its place in the order of `Archive.stored`."""
+        return f"{self.row.subject_id}/{self.row.id}" if isinstance(self.row, Event) else self.row.id
+
+
+class Archive(Protocol):
+    """What a store does besides, so that all it holds can be moved to another one while no service runs."""
+
+    async def stored(self, collection: Collection, after: str | None, limit: int) -> Sequence[Stored]:
+        """Those of a collection whose key is greater than `after`, by key, compared byte by byte."""
+
+    async def restore(self, collection: Collection, rows: Sequence[Stored]) -> None:
+        """Writes them as they are, all or none; what is there under the same key is replaced. At most 500."""

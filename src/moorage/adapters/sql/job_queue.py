@@ -19,8 +19,8 @@ from sqlalchemy import (
     update,
 )
 
+from moorage.adapters.row_codec import from_micros, to_micros
 from moorage.adapters.sql import tables
-from moorage.adapters.sql.codec import from_micros, to_micros
 from moorage.adapters.sql.kinds import JOB
 from moorage.adapters.sql.reads import due
 from moorage.domain.job import Job, JobState, input_id, output_id

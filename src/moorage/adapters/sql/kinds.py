@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from sqlalchemy import ColumnElement, Table
 
+from moorage.adapters.row_codec import Codec, maybe_micros, to_micros
 from moorage.adapters.sql import tables
-from moorage.adapters.sql.codec import Codec, maybe_micros, to_micros
 from moorage.domain.cluster import Cluster, NodeGroup
 from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment

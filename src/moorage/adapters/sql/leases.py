@@ -25,8 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from moorage.adapters.row_codec import from_micros, to_micros
 from moorage.adapters.sql import tables
-from moorage.adapters.sql.codec import from_micros, to_micros
 from moorage.adapters.sql.kinds import Kind
 from moorage.adapters.sql.reads import due
 from moorage.domain.delivery import Delivery

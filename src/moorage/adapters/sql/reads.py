@@ -12,8 +12,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, null, select, tuple_
 
+from moorage.adapters.row_codec import maybe_instant
 from moorage.adapters.sql import tables
-from moorage.adapters.sql.codec import maybe_instant
 from moorage.adapters.sql.kinds import (
     API_KEY,
     DELIVERY,
