@@ -208,6 +208,16 @@ class StoreUnavailable(StoreError):
     """It cannot be reached, or does not answer in time. What was asked may have been done; asking again later
     is right."""
 
+    @property
+    def problem(self) -> Unavailable:
+        """As a user is told, who need not know where the store is."""
+        return Unavailable(
+            "The store that keeps everything cannot be reached now.",
+            code="store_unavailable",
+            advice="Try again. A POST with the same Idempotency-Key is done once.",
+            retry_after=5.0,
+        )
+
 
 class StoreUnusable(StoreError):
     """It was reached and can never be used as it is: a wrong address, no permission, a schema of a newer

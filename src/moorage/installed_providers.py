@@ -19,6 +19,7 @@ def load_providers(
     """One of each installed distribution that names the entry point. Needs the running loop."""
     visible = {name: value for name, value in environ.items() if name.startswith("MOORAGE_")}
     installation = settings.installation or _made_once(settings.data_dir / "installation")
+    machine = machine_of(settings)
     found: dict[str, Provider] = {}
     for entry in sorted(entry_points(group="moorage.providers"), key=lambda e: e.name):
         folder = (settings.data_dir / entry.name).resolve()
@@ -28,9 +29,14 @@ def load_providers(
         own = {f"MOORAGE_{name}": value for name, value in environ.items() if name.startswith(short)}
         if "DOCKER_IMAGE" in environ:
             own.setdefault(f"MOORAGE_{short}IMAGE", environ["DOCKER_IMAGE"])
-        config = ProviderConfig(folder, {**own, **visible}, settings.hub_url, installation, resolve)
+        config = ProviderConfig(folder, {**own, **visible}, settings.hub_url, installation, resolve, machine)
         found[entry.name] = make(config)
     return found
+
+
+def machine_of(settings: Settings) -> str:
+    """The name of this machine for as long as its data directory lives."""
+    return settings.machine or _made_once(settings.data_dir / "machine")
 
 
 def _made_once(path: Path) -> str:

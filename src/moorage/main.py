@@ -22,7 +22,6 @@ from moorage.adapters.outgoing_rules import AllowList
 from moorage.adapters.passwords import Argon2Passwords
 from moorage.adapters.registry import catalog
 from moorage.adapters.secrets import KeyRing
-from moorage.adapters.sql.store import SqlStore
 from moorage.adapters.system import SystemClock, SystemIds
 from moorage.adapters.tokens import JwtTokens
 from moorage.api.app import create_app
@@ -51,6 +50,7 @@ from moorage.gateway.proxy import Gateway
 from moorage.gateway.routes import Route, RoutePublisher
 from moorage.gateway.waking import Waker
 from moorage.installed_providers import load_providers
+from moorage.open_store import open_store
 from moorage.planning import Planner
 from moorage.ports.outside import Clock, Outgoing
 from moorage.ports.provider import Callback, Provider
@@ -191,7 +191,7 @@ async def running(
     box = _key_ring(settings)
     clock, new_id, signals = SystemClock(), SystemIds(), Signals()
     async with contextlib.AsyncExitStack() as stack:
-        store = await SqlStore.open(settings.store_url)
+        store = await open_store(settings.store_url)
         stack.push_async_callback(store.aclose)
         guard = GuardedOutgoing(AllowList.parse(settings.outbound_allow))
         stack.push_async_callback(guard.aclose)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -13,11 +14,36 @@ import uvicorn
 import uvloop
 
 from moorage.adapters import logging as service_logging
-from moorage.gateway import heap
+from moorage.domain.retry import Backoff
+from moorage.errors import StoreUnavailable
+from moorage.gateway import headers, heap
+from moorage.gateway.asgi import App, Receive, Scope, Send
+from moorage.gateway.problems import send_problem
 from moorage.main import running
 from moorage.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+STORE_RETRY = Backoff(base=0.5, cap=5.0)
+
+
+class Front:
+    """What the socket leads to: the service; and before there is one, a refusal that says why."""
+
+    def __init__(self) -> None:
+        self.service: App | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.service is not None:
+            await self.service(scope, receive, send)
+        elif scope["path"] == "/health":  # alive, and to be left alone: a restart would not help
+            await send({"type": "http.response.start", "status": 200, "headers": _JSON})
+            await send({"type": "http.response.body", "body": b'{"status":"starting"}'})
+        else:
+            await send_problem(send, StoreUnavailable().problem, headers.request_id(scope["headers"]))
+
+
+_JSON = [(b"content-type", b"application/json")]
 
 
 class _Server(uvicorn.Server):
@@ -51,21 +77,42 @@ async def serve(settings: Settings, on_started: Callable[[str], None] | None = N
 async def serve_on(
     sock: socket.socket, settings: Settings, on_started: Callable[[str], None] | None = None
 ) -> None:
+    """Where the store does not answer at the start, the socket answers 503 until it does."""
     url = settings.base_url(sock.getsockname()[1])
-    async with running(settings, url) as service:
-        config = uvicorn.Config(
-            service.asgi,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=5,
-            server_header=False,
-        )
-        heap.settle()
-        log.info("service.started", url=url, data_dir=str(settings.data_dir))
-        if on_started is not None:
-            on_started(url)
-        await _Server(config).serve(sockets=[sock])
+    front = Front()
+    config = uvicorn.Config(
+        front,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=5,
+        server_header=False,
+    )
+    server = _Server(config)
+    serving: asyncio.Task[None] | None = None
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            failures = 0
+            while front.service is None:
+                try:
+                    front.service = (await stack.enter_async_context(running(settings, url))).asgi
+                except StoreUnavailable as error:
+                    log.warning("service.store_unavailable", error=str(error))
+                    failures += 1
+                    serving = serving or asyncio.create_task(server.serve(sockets=[sock]))
+                    await asyncio.wait({serving}, timeout=STORE_RETRY.delay(failures, random.random()))
+                    if serving.done():
+                        return
+            heap.settle()
+            log.info("service.started", url=url, data_dir=str(settings.data_dir))
+            if on_started is not None:
+                on_started(url)
+            await (serving or server.serve(sockets=[sock]))
+            front.service = None
+    finally:
+        if serving is not None:
+            server.should_exit = True
+            await serving
     log.info("service.stopped")
 
 

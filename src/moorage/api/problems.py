@@ -27,6 +27,7 @@ from moorage.errors import (
     NotFound,
     Problem,
     StaleWrite,
+    StoreUnavailable,
     Unauthenticated,
 )
 from moorage.services.authentication import challenge
@@ -135,6 +136,7 @@ def install(app: FastAPI, dialects: Mapping[str, Dialect]) -> None:
     app.state.dialects = dict(dialects)
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(StaleWrite, _on_stale)
+    app.add_exception_handler(StoreUnavailable, _on_store_away)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_bug)
@@ -157,6 +159,12 @@ def _on_stale(request: Request, error: Exception) -> Response:
     """A unit that was drafted once lost a race; nothing was written."""
     clash = Clash("Somebody else changed it at the same time.", advice="Try again.", retry_after=1.0)
     return _told(request, clash)
+
+
+def _on_store_away(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StoreUnavailable)
+    log.warning("api.store_unavailable", path=request.url.path, error=str(error))
+    return _told(request, error.problem)
 
 
 def _on_invalid(request: Request, error: Exception) -> Response:

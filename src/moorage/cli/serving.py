@@ -39,7 +39,7 @@ def serve(
     with reported(out):
         settings = _settings(host, port, data_dir)
         announcement = _Announcement(settings, None, out)
-        if settings.bootstrap_user is None:
+        if settings.bootstrap_user is None and not settings.shares_store:
             access = _prepared(settings)
             announcement = _Announcement(settings, access, out)
             settings = _with_owner(settings, access)
@@ -69,7 +69,7 @@ def _wrong_settings(error: ValidationError) -> CliError:
     """Without the values, which may be secrets."""
     fields = [
         {
-            "field": "MOORAGE_" + str(e["loc"][0]).removeprefix("MOORAGE_").upper(),
+            "field": _variable(str(e["loc"][0])) if e["loc"] else "environment",
             "rule": e["type"],
             "message": e["msg"],
         }
@@ -80,6 +80,11 @@ def _wrong_settings(error: ValidationError) -> CliError:
     return CliError({**document, "advice": ".env.example lists all settings."}, ExitCode.USAGE)
 
 
+def _variable(name: str) -> str:
+    """pydantic names a field by its first alias, where it has one."""
+    return name if name.isupper() else f"MOORAGE_{name.upper()}"
+
+
 def _prepared(settings: Settings) -> LocalAccess:
     try:
         return LocalAccess.read_or_create(settings.data_dir)
@@ -88,10 +93,13 @@ def _prepared(settings: Settings) -> LocalAccess:
 
 
 def _run(settings: Settings, announcement: _Announcement) -> None:
+    from moorage.errors import StoreUnusable
     from moorage.server import run
 
     try:
         run(settings, announcement.begin)
+    except StoreUnusable as error:
+        raise _cannot_start(f"{error}.") from error
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
         raise _cannot_start(f"It cannot listen on {where}, or use its data: {error}.") from error

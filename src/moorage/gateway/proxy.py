@@ -16,7 +16,7 @@ from typing import Protocol
 
 from moorage.connections import Connections
 from moorage.domain.identity import Permission, Principal
-from moorage.errors import Forbidden, NotFound, Problem
+from moorage.errors import Forbidden, NotFound, Problem, StoreUnavailable
 from moorage.gateway import headers as hygiene
 from moorage.gateway import metrics
 from moorage.gateway.asgi import App, RawHeaders, Receive, Scope, Send
@@ -106,7 +106,8 @@ class Gateway:
             if not isinstance(principal, Principal):
                 principal = await principal
             route = self._route(principal, call)
-        except Problem as problem:
+        except (Problem, StoreUnavailable) as error:
+            problem = error if isinstance(error, Problem) else error.problem
             await send_problem(send, problem, request_id)
             return
         below = None if isinstance(call, str) else call.below

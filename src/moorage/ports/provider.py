@@ -247,3 +247,4 @@ class ProviderConfig:
         ""  # tells what this installation made from what another one did with the same account
     )
     resolve: Resolve | None = None  # the guard for addresses that users gave
+    machine: str = ""  # `Offer.home` of what runs on this machine

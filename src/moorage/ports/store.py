@@ -233,8 +233,8 @@ class Store(Protocol):
         self, lease: Lease, now: datetime, limit: int, home: str | None = None
     ) -> Sequence[Deployment]:
         """Leases up to `limit` rows that are due and that nobody holds, longest due first. A lease that has
-        run out holds nothing. Rows that are at home (`home_of`) on another machine than the one given are left
-        to it, until they have been due for `ABSENCE`."""
+        run out holds nothing. Rows that are at home (`home_of`) on another machine than the one given are
+        left to it, until they have been due for `ABSENCE`."""
 
     async def claim_deliveries(self, lease: Lease, now: datetime, limit: int) -> Sequence[Delivery]: ...
 
@@ -317,7 +317,7 @@ Collection = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A row as it lies in a store, with its version; `due_at` is in the row, leases and wakes are not kept."""
+    """A row as it lies in a store, with its version and `due_at`; leases and wakes are not kept."""
 
     row: Row | Event
     holds_name: bool = False  # whether the unique name in it is taken because of it
