@@ -113,7 +113,7 @@ class Settings(BaseSettings):
             raise PydanticCustomError(
                 "shared_store",
                 "MOORAGE_INSTALLATION must be set where processes on several machines share the store: they "
-                "would take each other's endpoints for a stranger's. A name of 4 to 40 letters and digits does",
+                "would take each other's endpoints for a stranger's. A name of 4 to 40 letters or digits",
             )
         if self.tick_only and self.tick_token is None:
             raise PydanticCustomError("tick_only", "MOORAGE_TICK_ONLY needs MOORAGE_TICK_TOKEN")
