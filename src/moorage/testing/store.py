@@ -22,6 +22,7 @@ from moorage.domain.job import Job, JobPayload
 from moorage.domain.model_version import ModelVersion
 from moorage.errors import AlreadyExists, StaleWrite
 from moorage.ports.store import (
+    ABSENCE,
     Append,
     Claimable,
     DeliveryFilter,
@@ -33,6 +34,7 @@ from moorage.ports.store import (
     Update,
     Write,
     holds_name,
+    home_of,
     is_routed,
     model_of,
     provider_of,
@@ -75,9 +77,18 @@ class Cell:
     woken_at: datetime | None = None
     holds_name: bool = False
 
-    def claimable(self, now: datetime) -> bool:
-        free = self.lease is None or self.lease.until <= now
-        return free and self.due_at is not None and self.due_at <= now
+    def free_at(self, home: str | None) -> datetime | None:
+        """From when a claim for that machine finds it, if nothing else happens; None for never."""
+        if self.due_at is None:
+            return None
+        due_at = self.due_at
+        if isinstance(self.row, Deployment) and home_of(self.row) not in (None, home):
+            due_at += ABSENCE
+        return due_at if self.lease is None else max(due_at, self.lease.until)
+
+    def claimable(self, now: datetime, home: str | None = None) -> bool:
+        free_at = self.free_at(home)
+        return free_at is not None and free_at <= now
 
 
 @dataclass(slots=True)
@@ -196,8 +207,10 @@ class MemoryStore(JobQueues, Brought):
 
     # -- leases
 
-    async def claim_deployments(self, lease: Lease, now: datetime, limit: int) -> Sequence[Deployment]:
-        return await self._claim(Deployment, lease, now, limit)
+    async def claim_deployments(
+        self, lease: Lease, now: datetime, limit: int, home: str | None = None
+    ) -> Sequence[Deployment]:
+        return await self._claim(Deployment, lease, now, limit, home)
 
     async def claim_deliveries(self, lease: Lease, now: datetime, limit: int) -> Sequence[Delivery]:
         return await self._claim(Delivery, lease, now, limit)
@@ -232,14 +245,11 @@ class MemoryStore(JobQueues, Brought):
                 self._memory.cells["deployment", id_] = replace(cell, due_at=due_at, woken_at=now)
         self._tell_others()
 
-    async def next_due(self, kind: Claimable, now: datetime) -> datetime | None:
+    async def next_due(self, kind: Claimable, now: datetime, home: str | None = None) -> datetime | None:
         await asyncio.sleep(0)
-        moments = [
-            max(cell.due_at, now, cell.lease.until if cell.lease else now)
-            for (of, *_), cell in self._memory.cells.items()
-            if of == _CLAIMED[kind] and cell.due_at is not None
-        ]
-        return min(moments, default=None)
+        of_kind = (cell for (of, *_), cell in self._memory.cells.items() if of == _CLAIMED[kind])
+        moments = (cell.free_at(home) for cell in of_kind)
+        return min((max(moment, now) for moment in moments if moment is not None), default=None)
 
     # -- others
 
@@ -278,10 +288,13 @@ class MemoryStore(JobQueues, Brought):
         kind = _KINDS[type_]
         return [_read(cell, type_) for key, cell in self._memory.cells.items() if key[0] == kind]
 
-    async def _claim(self, type_: type[L], lease: Lease, now: datetime, limit: int) -> Sequence[L]:
+    async def _claim(
+        self, type_: type[L], lease: Lease, now: datetime, limit: int, home: str | None = None
+    ) -> Sequence[L]:
         await asyncio.sleep(0)
         kind = _KINDS[type_]
-        due = [key for key, cell in self._memory.cells.items() if key[0] == kind and cell.claimable(now)]
+        of_kind = ((key, cell) for key, cell in self._memory.cells.items() if key[0] == kind)
+        due = [key for key, cell in of_kind if cell.claimable(now, home)]
         due.sort(key=lambda key: (self._memory.cells[key].due_at or now, key))
         for key in due[:limit]:
             self._memory.cells[key] = replace(self._memory.cells[key], lease=lease, woken_at=None)

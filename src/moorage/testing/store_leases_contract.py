@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from moorage.domain.delivery import Receiver
 from moorage.domain.deployment import Deployment, Phase
 from moorage.errors import StaleWrite
-from moorage.ports.store import Insert, Store, Update
+from moorage.ports.store import ABSENCE, Insert, Store, Update
 from moorage.testing.store_rows import (
     NOW,
     after,
+    at_home,
     delivery,
     deployment,
     in_phase,
@@ -76,6 +78,48 @@ class LeaseContract:
         assert len(await store.claim_deployments(lease("t1", 30), after(2), 1)) == 1
         assert await store.claim_deployments(lease("t2", 90), after(29.999999), 1) == []
         assert len(await store.claim_deployments(lease("t2", 90), after(30), 1)) == 1
+
+    # -- homes
+
+    async def test_what_is_at_home_elsewhere_is_left_to_its_machine(self, store: Store) -> None:
+        rows = at_home(deployment(1), "here"), at_home(deployment(2), "there"), deployment(3)
+        await store.commit([Insert(row) for row in rows])
+        claimed = await store.claim_deployments(lease("t1"), after(3), 9, "here")
+        assert [row.id for row in claimed] == ["dep_0001", "dep_0003"]
+        assert claimed[0] == replace(rows[0], version=1)
+        assert await store.claim_deployments(lease("t2"), after(3), 9, "somewhere") == []
+        assert await store.claim_deployments(lease("t2"), after(3), 9) == [], "no machine is a stranger"
+        assert len(await store.claim_deployments(lease("t3"), after(3), 9, "there")) == 1
+
+    async def test_what_its_machine_leaves_lying_others_may_claim(self, store: Store) -> None:
+        await store.commit([Insert(at_home(deployment(1), "there"))])
+        overdue = after(1) + ABSENCE
+        early = overdue - timedelta(microseconds=1)
+        assert await store.claim_deployments(lease("t1", 999), early, 9, "here") == []
+        assert len(await store.claim_deployments(lease("t1", 999), overdue, 9, "here")) == 1
+        assert await store.claim_deployments(lease("t2", 999), overdue, 9, "there") == [], "it is held now"
+
+    async def test_the_home_is_that_of_the_present_attempt(self, store: Store) -> None:
+        row = at_home(deployment(1), "there")
+        await store.commit([Insert(row)])
+        row = replace(row, version=1)
+        await store.commit([Update(replace(row, status=replace(row.status, attempt=None)))])
+        [free] = await store.claim_deployments(lease("t1"), after(1), 9, "here")
+        await store.commit([Update(at_home(free, "there"), lease="t1", release=True)])
+        assert await store.claim_deployments(lease("t2"), after(1), 9, "here") == []
+        assert len(await store.claim_deployments(lease("t2"), after(1), 9, "there")) == 1
+
+    async def test_next_due_minds_the_home(self, store: Store) -> None:
+        await store.commit([Insert(at_home(deployment(1), "there")), Insert(deployment(50))])
+        assert await store.next_due("deployments", NOW, "there") == after(1)
+        assert await store.next_due("deployments", NOW, "here") == after(50)
+        await store.claim_deployments(lease("t1", 500), after(50), 9, "nowhere")  # the one without a home
+        assert await store.next_due("deployments", NOW, "here") == after(1) + ABSENCE
+        assert await store.next_due("deployments", NOW) == after(1) + ABSENCE
+        await store.claim_deployments(lease("t2", 300), after(50), 9, "there")
+        assert await store.next_due("deployments", NOW, "here") == after(300)
+        await store.wake(["dep_0001"], after(400))
+        assert await store.next_due("deployments", after(400), "there") == after(400)
 
     # -- fencing
 

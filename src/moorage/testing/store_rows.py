@@ -7,8 +7,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from moorage.domain.cluster import Cluster, NodeGroup
+from moorage.domain.compute import Estimate, Offer, Rung
 from moorage.domain.delivery import Delivery
-from moorage.domain.deployment import Deployment, DeploymentSpec, Phase, Status
+from moorage.domain.deployment import Attempt, Deployment, DeploymentSpec, Phase, Status
 from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, ProviderCredential, Role, User
 from moorage.domain.job import Job, JobPayload, JobPolicy, input_id
@@ -39,6 +40,14 @@ def deployment(number: int = 1, organization: str = "org_a", phase: Phase = Phas
         created_by="usr_1",
         due_at=at,
     )
+
+
+def at_home(row: Deployment, machine: str) -> Deployment:
+    """The row with an endpoint that only a process on that machine can look after."""
+    offer = Offer("local", "fake", None, 0, 1, 1, 0.1, "made up", "2026-01-01", home=machine)
+    rung = Rung(offer, "onnx", Estimate(1, 0.1, ()))
+    attempt = Attempt(1, rung, f"mrg-{row.id}", row.created_at)
+    return replace(row, status=replace(row.status, attempt=attempt))
 
 
 def in_phase(row: Deployment, phase: Phase) -> Deployment:
