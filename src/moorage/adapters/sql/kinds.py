@@ -17,7 +17,7 @@ from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, ProviderCredential, User
 from moorage.domain.job import Job, JobPayload
 from moorage.domain.model_version import ModelVersion
-from moorage.ports.store import Row, holds_name, is_routed, model_of, provider_of
+from moorage.ports.store import Row, holds_name, home_of, is_routed, model_of, provider_of
 
 Value: TypeAlias = str | int | bool | None
 R = TypeVar("R", bound=Row)
@@ -69,6 +69,7 @@ def _of_deployment(row: Deployment) -> dict[str, Value]:
         "provider": provider_of(row),
         "model": model_of(row),
         "serving": is_routed(row),
+        "home": home_of(row),
         "created_at": to_micros(row.created_at),
         "due_at": maybe_micros(row.due_at),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, TypeVar
 
@@ -13,10 +13,12 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
+    and_,
     bindparam,
     case,
     func,
     insert,
+    not_,
     null,
     or_,
     select,
@@ -32,9 +34,11 @@ from moorage.adapters.sql.reads import due
 from moorage.domain.delivery import Delivery
 from moorage.domain.deployment import Deployment
 from moorage.domain.job import Job
-from moorage.ports.store import Claimable, Lease
+from moorage.ports.store import ABSENCE, Claimable, Lease
 
 L = TypeVar("L", Deployment, Delivery, Job)
+
+_ABSENCE = ABSENCE // timedelta(microseconds=1)
 
 _LEASED: dict[Claimable, Table] = {
     "deployments": tables.deployments,
@@ -43,13 +47,17 @@ _LEASED: dict[Claimable, Table] = {
 }
 
 
-def claim(connection: Connection, kind: Kind[L], lease: Lease, now: datetime, limit: int) -> Sequence[L]:
-    parameters = {
+def claim(
+    connection: Connection, kind: Kind[L], lease: Lease, now: datetime, limit: int, home: str | None = None
+) -> Sequence[L]:
+    parameters: dict[str, str | int | None] = {
         "token": lease.token,
         "until": to_micros(lease.until),
         "now": to_micros(now),
         "limit": limit,
     }
+    if "home" in kind.table.c:
+        parameters["machine"] = home
     rows = connection.execute(_claim(kind.table), parameters).all()
     # RETURNING keeps no order.
     return [due(kind, row.body, row.due_at) for row in sorted(rows, key=lambda row: (row.due_at, row.id))]
@@ -87,8 +95,12 @@ def wake(connection: Connection, deployment_ids: Sequence[str], now: datetime) -
     connection.execute(statement.values(due_at=sooner, woken_at=at))
 
 
-def next_due(connection: Connection, kind: Claimable, now: datetime) -> datetime | None:
-    found = [connection.execute(query).scalar() for query in _next_due(_LEASED[kind])]
+def next_due(
+    connection: Connection, kind: Claimable, now: datetime, home: str | None = None
+) -> datetime | None:
+    table = _LEASED[kind]
+    parameters = {"machine": home} if "home" in table.c else {}
+    found = [connection.execute(query, parameters).scalar() for query in _next_due(table)]
     moments = [moment for moment in found if moment is not None]
     return max(from_micros(min(moments)), now) if moments else None
 
@@ -104,6 +116,8 @@ def _claim(table: Table) -> Update:
         .limit(bindparam("limit"))
         .with_for_update(skip_locked=True)  # SQLite has one writer at a time and leaves this out
     )
+    if "home" in columns:
+        chosen = chosen.where(_due_here(table) <= bindparam("now"))
     changes: dict[str, ColumnElement[Any]] = {  # Any: columns of several types
         "lease_token": bindparam("token"),
         "lease_until": bindparam("until"),
@@ -115,7 +129,7 @@ def _claim(table: Table) -> Update:
 
 
 @cache
-def _next_due(table: Table) -> tuple[Select[int], Select[int]]:
+def _next_due(table: Table) -> Sequence[Select[int]]:
     """Of the rows that nobody holds (the due index from its start), and of the few that somebody holds."""
     columns = table.c
     free = (
@@ -124,6 +138,22 @@ def _next_due(table: Table) -> tuple[Select[int], Select[int]]:
         .order_by(columns.due_at)
         .limit(1)
     )
-    later = case((columns.lease_until > columns.due_at, columns.lease_until), else_=columns.due_at)
+    due_at = _due_here(table)
+    later = case((columns.lease_until > due_at, columns.lease_until), else_=due_at)
     held = select(func.min(later)).where(columns.lease_token.is_not(None), columns.due_at.is_not(None))
-    return free, held
+    if "home" not in columns:
+        return free, held
+    elsewhere = free.with_only_columns(due_at).where(_elsewhere(table))
+    return free.where(not_(_elsewhere(table))), held, elsewhere
+
+
+def _elsewhere(table: Table) -> ColumnElement[bool]:
+    """Whether a row is at home on another machine than the one that asks."""
+    return and_(table.c.home.is_not(None), table.c.home.is_distinct_from(bindparam("machine")))
+
+
+def _due_here(table: Table) -> ColumnElement[int]:
+    """When a row may be claimed by the machine that asks, if nobody holds it."""
+    if "home" not in table.c:
+        return table.c.due_at
+    return case((_elsewhere(table), table.c.due_at + _ABSENCE), else_=table.c.due_at)

@@ -42,8 +42,12 @@ class SqlStore:
     async def commit(self, writes: Sequence[Write]) -> None:
         await self._database.commit(rows.prepare(writes))
 
-    async def claim_deployments(self, lease: Lease, now: datetime, limit: int) -> Sequence[Deployment]:
-        return await self._database.write(lambda c: leases.claim(c, kinds.DEPLOYMENT, lease, now, limit))
+    async def claim_deployments(
+        self, lease: Lease, now: datetime, limit: int, home: str | None = None
+    ) -> Sequence[Deployment]:
+        return await self._database.write(
+            lambda c: leases.claim(c, kinds.DEPLOYMENT, lease, now, limit, home)
+        )
 
     async def claim_deliveries(self, lease: Lease, now: datetime, limit: int) -> Sequence[Delivery]:
         return await self._database.write(lambda c: leases.claim(c, kinds.DELIVERY, lease, now, limit))
@@ -104,8 +108,8 @@ class SqlStore:
 
     # -- reads
 
-    async def next_due(self, kind: Claimable, now: datetime) -> datetime | None:
-        return await self._database.read(lambda c: leases.next_due(c, kind, now))
+    async def next_due(self, kind: Claimable, now: datetime, home: str | None = None) -> datetime | None:
+        return await self._database.read(lambda c: leases.next_due(c, kind, now, home))
 
     async def deployment(self, deployment_id: str, organization_id: str | None = None) -> Deployment | None:
         return await self._database.read(lambda c: reads.deployment(c, deployment_id, organization_id))

@@ -150,6 +150,7 @@ deployments = Table(
     _instant("created_at"),
     *_lease(),
     _instant("woken_at", nullable=True),  # a wake that came while somebody held the row
+    _key("home", nullable=True),  # the machine whose process alone can look after it
     *_tail(),
     PrimaryKeyConstraint("id"),
 )
