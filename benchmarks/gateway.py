@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
 import uvicorn
 import uvloop
@@ -162,26 +163,38 @@ def _processes(routes: int) -> Iterator[_Bench]:
     spawn = multiprocessing.get_context("spawn")
     gateway_cores, other_cores = _shares()
     all_cores = gateway_cores | other_cores
-    worker_pipe, worker_end = spawn.Pipe()
-    gateway_pipe, gateway_end = spawn.Pipe()
-    worker = spawn.Process(target=_run_worker, args=(worker_end, other_cores), daemon=True)
-    worker.start()
-    worker_port: int = worker_pipe.recv()
-    gateway = spawn.Process(
-        target=_run_gateway, args=(gateway_end, gateway_cores, worker_port, routes), daemon=True
-    )
-    gateway.start()
-    _pin(other_cores)
+    pipe, end = spawn.Pipe()
+    with worker(other_cores) as worker_port:
+        gateway = spawn.Process(
+            target=_run_gateway, args=(end, gateway_cores, worker_port, routes), daemon=True
+        )
+        gateway.start()
+        _pin(other_cores)
+        try:
+            yield _Bench(worker_port, pipe.recv(), pipe)
+        finally:
+            _pin(all_cores)
+            _end(gateway, pipe)
+
+
+@contextmanager
+def worker(cores: frozenset[int] = frozenset()) -> Iterator[int]:
+    """The port of a worker stand-in, which runs on these cores only; on any where none is named."""
+    spawn = multiprocessing.get_context("spawn")
+    pipe, end = spawn.Pipe()
+    process = spawn.Process(target=_run_worker, args=(end, cores), daemon=True)
+    process.start()
     try:
-        yield _Bench(worker_port, gateway_pipe.recv(), gateway_pipe)
+        yield pipe.recv()
     finally:
-        _pin(all_cores)
-        gateway_pipe.send("end")
-        worker_pipe.send("end")
-        for process in (gateway, worker):
-            process.join(5)
-            if process.is_alive():
-                process.kill()
+        _end(process, pipe)
+
+
+def _end(process: BaseProcess, pipe: Connection) -> None:
+    pipe.send("end")
+    process.join(5)
+    if process.is_alive():
+        process.kill()
 
 
 # -- measuring ----------------------------------------------------------------------------------------------

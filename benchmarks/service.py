@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,19 +25,29 @@ import uvicorn
 import uvloop
 
 from moorage.adapters import logging as service_logging
+from moorage.domain.naming import parse_external_name
 from moorage.gateway import heap
 from moorage.main import Service, running
 from moorage.ports.provider import Provider
 from moorage.server import listening
 from moorage.settings import Settings
-from moorage.testing.provider import InProcessProvider
+from moorage.testing.provider import InProcessCompute, InProcessProvider
 
 HOST = "127.0.0.1"
 MODEL = "moorage/digits"
 PASSWORD = "a password for benchmarks"
 _DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 
-Question = Literal["usage", "pause", "resume", "serving", "end"]
+Question = Literal["usage", "pause", "resume", "serving", "ready", "end"]
+
+
+@dataclass(frozen=True, slots=True)
+class InMemory:
+    """The compute that the service holds in its own memory: after how many seconds an endpoint answers, and
+    where all of them do."""
+
+    ready_after: float = 0.0
+    replica_url: str = "http://127.0.0.1:9"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +62,7 @@ class Usage:
 class ServiceProcess:
     port: int
     key: str  # of an owner
+    startup: float  # seconds from opening the store until it serves, its modules loaded before
     _pipe: Connection
 
     @property
@@ -72,6 +84,12 @@ class ServiceProcess:
         found: int = self._pipe.recv()
         return found
 
+    def ready(self) -> dict[str, float]:
+        """When the endpoint of each deployment answered first, on the machine's monotonic clock."""
+        self._pipe.send("ready")
+        found: dict[str, float] = self._pipe.recv()
+        return found
+
     def pause_engine(self) -> None:
         """Nothing is driven until `resume_engine`: deployments stay as they were accepted."""
         self._pipe.send("pause")
@@ -89,13 +107,17 @@ def service(
     managed: bool = False,
     environ: Mapping[str, str] | None = None,
     loading_look: float = 5.0,
+    memory: InMemory | None = None,
+    database_url: str | None = None,
 ) -> Iterator[ServiceProcess]:
-    """With the provider in memory, ready at once, or with `managed`, all those that are installed."""
+    """With the provider in memory, ready at once if nothing else is said, or with `managed`, all those that
+    are installed. On SQLite in the folder unless `database_url` names another store."""
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
     with _hub() as hub_url:
         settings = Settings(
             data_dir=folder,
+            database_url=database_url,
             hub_url=hub_url,
             outbound_allow=HOST,
             bootstrap_user="bench",
@@ -104,13 +126,16 @@ def service(
             loading_look_seconds=loading_look,
         )
         process = spawn.Process(
-            target=_run, args=(there, settings, managed, dict(environ or {})), daemon=True, name="service"
+            target=_run,
+            args=(there, settings, None if managed else memory or InMemory(), dict(environ or {})),
+            daemon=True,
+            name="service",
         )
         process.start()
         there.close()
         try:
-            port: int = here.recv()
-            yield ServiceProcess(port, _api_key(port), here)
+            port, startup = here.recv()
+            yield ServiceProcess(port, _api_key(port), startup, here)
         finally:
             with suppress(OSError):
                 here.send("end")
@@ -142,30 +167,40 @@ def _api_key(port: int) -> str:
 # -- in the process ---------------------------------------------------------------------------------------
 
 
-def _run(pipe: Connection, settings: Settings, managed: bool, environ: Mapping[str, str]) -> None:
+def _run(pipe: Connection, settings: Settings, memory: InMemory | None, environ: Mapping[str, str]) -> None:
     os.environ.update(environ)
-    uvloop.run(_serve(pipe, settings, managed))
+    uvloop.run(_serve(pipe, settings, memory))
 
 
-async def _serve(pipe: Connection, settings: Settings, managed: bool) -> None:
+async def _serve(pipe: Connection, settings: Settings, memory: InMemory | None) -> None:
     service_logging.configure("json", settings.log_level)
-    provider = InProcessProvider()
-    providers: dict[str, Provider] | None = None if managed else {provider.name: provider}
+    compute = None if memory is None else _compute(memory)
+    providers: dict[str, Provider] | None = None
+    if compute is not None:
+        providers = {compute.name: InProcessProvider(compute)}
     with listening(HOST, 0) as sock:
         port = sock.getsockname()[1]
+        began = time.perf_counter()
         async with running(settings, f"http://{HOST}:{port}", providers=providers) as found:
+            startup = time.perf_counter() - began
             config = uvicorn.Config(
                 found.asgi, log_config=None, access_log=False, lifespan="off", server_header=False
             )
             server = uvicorn.Server(config)
             heap.settle()
-            questions = asyncio.create_task(_answer(pipe, found, server))
-            pipe.send(port)
+            questions = asyncio.create_task(_answer(pipe, found, compute, server))
+            pipe.send((port, startup))
             await server.serve(sockets=[sock])
             await questions
 
 
-async def _answer(pipe: Connection, found: Service, server: uvicorn.Server) -> None:
+def _compute(memory: InMemory) -> InProcessCompute:
+    return InProcessCompute(ready_after=memory.ready_after, replica_url=lambda _name, _i: memory.replica_url)
+
+
+async def _answer(
+    pipe: Connection, found: Service, compute: InProcessCompute | None, server: uvicorn.Server
+) -> None:
     while True:
         try:
             question: Question = await asyncio.to_thread(pipe.recv)
@@ -176,6 +211,8 @@ async def _answer(pipe: Connection, found: Service, server: uvicorn.Server) -> N
                 pipe.send(Usage(_cpu(), _resident()))
             case "serving":
                 pipe.send(sum(bool(route.targets) for route in found.routes.current.routes()))
+            case "ready":
+                pipe.send({} if compute is None else _ready(compute))
             case "pause":
                 engine = next(task for task in found.tasks if task.get_name() == "engine")
                 engine.cancel()
@@ -188,6 +225,11 @@ async def _answer(pipe: Connection, found: Service, server: uvicorn.Server) -> N
             case "end":
                 server.should_exit = True
                 return
+
+
+def _ready(compute: InProcessCompute) -> dict[str, float]:
+    names = ((parse_external_name(name), endpoint) for name, endpoint in compute.endpoints.items())
+    return {name.deployment_id: endpoint.ready_at for name, endpoint in names if name is not None}
 
 
 def _cpu() -> float:

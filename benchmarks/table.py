@@ -1,4 +1,7 @@
-"""One row for each figure: what was measured, what was aimed at, and how the two compare."""
+"""One row for each figure: what was measured, what was aimed at, and how the two compare.
+
+Or, where one thing is measured in several places, a column for each place, compared with the first.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,43 @@ def table(rows: Sequence[Row]) -> str:
     ]
     lines.insert(1, "-" * len(lines[0]))
     return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One figure in several places; None where it was not measured."""
+
+    what: str
+    unit: str
+    values: Sequence[float | None]
+
+
+def side_by_side(places: Sequence[str], lines: Sequence[Line]) -> str:
+    """A column for each place, and behind all but the first its ratio to the first."""
+    head = ["", places[0]]
+    for place in places[1:]:
+        head += [place, "ratio"]
+    cells = [head, *(_line_cells(line) for line in lines)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    texts = []
+    for what, *figures in cells:
+        aligned = (f"{cell:>{width}}" for cell, width in zip(figures, widths[1:], strict=True))
+        texts.append("  ".join([f"{what:<{widths[0]}}", *aligned]))
+    texts.insert(1, "-" * len(texts[0]))
+    return "\n".join(texts)
+
+
+def _line_cells(line: Line) -> list[str]:
+    first, *others = line.values
+    cells = [line.what, _measured(first, line.unit)]
+    for value in others:
+        ratio = "" if value is None or not first else f"{value / first:.2f}"
+        cells += [_measured(value, line.unit), ratio]
+    return cells
+
+
+def _measured(value: float | None, unit: str) -> str:
+    return "" if value is None else f"{_number(value)} {unit}"
 
 
 def _number(value: float) -> str:
