@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
 DISTRIBUTIONS := -e . -e providers/kubernetes -e providers/managed -e providers/runpod -e registries -e worker
+OWN := moorage moorage-kubernetes moorage-managed moorage-registries moorage-runpod moorage-worker
+COMPILE = $(BIN)/uv pip compile --upgrade --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
+	$(OWN:%=--no-emit-package %)
 # Most tests wait more than they compute.
 JOBS ?= 3
 
@@ -55,9 +58,9 @@ bench: setup
 
 lock:
 	@test -x $(BIN)/uv || ($(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv==$(UV_VERSION))
-	$(BIN)/uv pip compile requirements.in --upgrade --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
-		--no-emit-package moorage --no-emit-package moorage-kubernetes --no-emit-package moorage-managed --no-emit-package moorage-registries \
-		--no-emit-package moorage-runpod --no-emit-package moorage-worker -o requirements.lock
+	$(COMPILE) requirements.in -o requirements.lock
+	$(COMPILE) requirements-service.in -o requirements-service.lock
+	$(COMPILE) requirements-build.in -o requirements-build.lock
 
 clean:
 	rm -rf $(VENV) $(VENV)-torch var
