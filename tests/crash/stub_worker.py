@@ -18,7 +18,8 @@ def main() -> None:
     except BlockingIOError:
         (folder / "DOUBLED").open("a").write(f"{os.environ['CRASH_DEPLOYMENT']} {os.getpid()}\n")
         sys.exit(9)
-    server = socket.create_server(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])))
+    host, port = (sys.argv[sys.argv.index(name) + 1] for name in ("--host", "--port"))
+    server = socket.create_server((host, int(port)))
     answer = f'{{"status": "ready", "pid": {os.getpid()}}}'
     while True:
         connection, _ = server.accept()

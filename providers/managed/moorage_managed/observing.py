@@ -27,7 +27,7 @@ def observation(sight: Sight) -> Observation:
         return Observation(_all(sight.spec, ReplicaState.STARTING), stage="starting")
     starting = any(r.state == ReplicaState.STARTING for r in told.replicas)
     return Observation(
-        tuple(_replica(r) for r in told.replicas),
+        tuple(_replica(r, sight.spec) for r in told.replicas),
         stage=told.stage or ("starting" if starting else None),
         trouble=Trouble(told.trouble) if told.trouble is not None else None,
         message=told.message,
@@ -42,10 +42,10 @@ def hopeless(spec: EndpointSpec, deaths: int, log_tail: tuple[str, ...]) -> Obse
     return Observation(stopped, None, Trouble.CRASH_LOOP, message, log_tail)
 
 
-def _replica(told: ReplicaSnapshot) -> Replica:
+def _replica(told: ReplicaSnapshot, spec: EndpointSpec) -> Replica:
     state = ReplicaState(told.state)
     ready = state is ReplicaState.READY and told.port is not None
-    return Replica(told.id, state, f"http://127.0.0.1:{told.port}" if ready else None, told.message)
+    return Replica(told.id, state, spec.url(told.port) if ready and told.port else None, told.message)
 
 
 def _all(spec: EndpointSpec, state: ReplicaState, message: str | None = None) -> tuple[Replica, ...]:

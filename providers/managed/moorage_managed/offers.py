@@ -31,7 +31,10 @@ class Market:
 
 
 def make_offers(need: Requirements, market: Market, settings: LocalSettings) -> list[Offer]:
-    return [_cpu_offer(need, market, settings), *(_gpu_offer(need, g, r, market) for g, r in market.gpus)]
+    return [
+        _cpu_offer(need, market, settings),
+        *(_gpu_offer(need, g, r, market, settings) for g, r in market.gpus),
+    ]
 
 
 def _cpu_offer(need: Requirements, market: Market, settings: LocalSettings) -> Offer:
@@ -53,10 +56,11 @@ def _cpu_offer(need: Requirements, market: Market, settings: LocalSettings) -> O
         engines=engines,
         engines_missing=missing,
         note=_note(market.cpu),
+        home=settings.machine,
     )
 
 
-def _gpu_offer(need: Requirements, gpu: Gpu, room: Room, market: Market) -> Offer:
+def _gpu_offer(need: Requirements, gpu: Gpu, room: Room, market: Market, settings: LocalSettings) -> Offer:
     engines, missing = _engines(market, gpu=True)
     return Offer(
         id=gpu.offer_id,
@@ -73,6 +77,7 @@ def _gpu_offer(need: Requirements, gpu: Gpu, room: Room, market: Market) -> Offe
         engines=engines,
         engines_missing=missing,
         note=_note(room),
+        home=settings.machine,
     )
 
 

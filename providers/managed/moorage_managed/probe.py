@@ -12,8 +12,10 @@ import selectors
 import socket
 from dataclasses import dataclass
 
+from moorage_managed.tcp_ports import family
+
 _LIMIT = 64 * 1024
-_REQUEST = b"GET /ready HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
+_REQUEST = b"GET /ready HTTP/1.1\r\nHost: replica\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +47,15 @@ def _stage(body: bytes) -> str | None:
 class Probe:
     """One question. The loop selects on it, and calls `step` when it is due; `done` ends it."""
 
-    def __init__(self, selector: selectors.BaseSelector, port: int, deadline: float) -> None:
+    def __init__(self, selector: selectors.BaseSelector, address: tuple[str, int], deadline: float) -> None:
         self.deadline = deadline  # monotonic
         self.done = False
         self.answer: Answer | None = None
         self._selector = selector
         self._raw = b""
-        self._socket = socket.socket()
+        self._socket = socket.socket(family(address[0]))
         self._socket.setblocking(False)
-        code = self._socket.connect_ex(("127.0.0.1", port))
+        code = self._socket.connect_ex(address)
         if code in (0, errno.EINPROGRESS):
             selector.register(self._socket, selectors.EVENT_WRITE, self.step)
         else:

@@ -29,7 +29,7 @@ from moorage_managed.restarts import Crashes, GiveUp, after_crash
 from moorage_managed.snapshot import ReplicaSnapshot
 from moorage_managed.spawn import start
 from moorage_managed.spec import EndpointSpec
-from moorage_managed.tcp_ports import LoopbackPorts
+from moorage_managed.tcp_ports import FreePorts
 
 FIRST_PROBE = 0.04
 STARTING_PROBE = 0.05
@@ -47,7 +47,7 @@ class Surroundings:
     folder: Path
     work: Path
     selector: selectors.BaseSelector
-    ports: LoopbackPorts
+    ports: FreePorts
     log: LogWriter
 
 
@@ -162,7 +162,7 @@ class Replica:
 
     def _start(self, now: float) -> None:
         around = self._around
-        self._port = around.ports.take()
+        self._port = around.ports.take(self.spec.host)
         self.limits = impose(group_key(around.folder, self.id), self.spec.memory_limit, self.spec.cpus)
         command = (*self.spec.command, "--port", str(self._port))
         marks = {MARK_VARIABLE: str(around.folder), REPLICA_VARIABLE: self.id}
@@ -183,7 +183,7 @@ class Replica:
         if probe is None:
             if now >= self.due and self._port is not None:
                 patience = min(PROBE_TIMEOUT, self.spec.timings.unhealthy_after)
-                self._probe = Probe(self._around.selector, self._port, now + patience)
+                self._probe = Probe(self._around.selector, (self.spec.host, self._port), now + patience)
             return
         if not probe.done and now < probe.deadline:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import shlex
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moorage.ports.provider import ProviderConfig
-from moorage_managed.spec import Timings
+from moorage_managed.spec import LOOPBACK, Timings
 
 PREFIX = "MOORAGE_MANAGED_"
 
@@ -27,6 +28,8 @@ class LocalSettings:
     cpus: float  # that one replica may use
     price_per_hour: float | None  # of one replica; None: estimated
     timings: Timings
+    host: str = LOOPBACK  # the address that workers listen on, and every process of the service reaches
+    machine: str | None = None  # `Offer.home`
 
     @classmethod
     def read(cls, config: ProviderConfig) -> LocalSettings:
@@ -46,7 +49,23 @@ class LocalSettings:
             cpus=min(number(environ, "CPUS", above=0) or cores, cores),
             price_per_hour=number(environ, "PRICE_PER_HOUR", least=0),
             timings=_timings(environ),
+            host=_host(environ),
+            machine=config.machine or None,
         )
+
+
+def _host(environ: Mapping[str, str]) -> str:
+    text = environ.get(f"{PREFIX}HOST") or LOOPBACK
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        address = None
+    if address is None or address.is_unspecified or address.is_multicast:
+        raise ValueError(
+            f"{PREFIX}HOST must be one IP address of this machine, under which every process of the service "
+            f"reaches it; it is {text!r}"
+        )
+    return str(address)
 
 
 def _timings(environ: Mapping[str, str]) -> Timings:

@@ -26,7 +26,7 @@ from moorage_managed.replica import Replica, Surroundings
 from moorage_managed.snapshot import Snapshot
 from moorage_managed.spawn import adopt_grandchildren
 from moorage_managed.spec import EndpointSpec
-from moorage_managed.tcp_ports import LoopbackPorts
+from moorage_managed.tcp_ports import FreePorts
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
@@ -46,7 +46,7 @@ class Supervisor:
             folder.path,
             folder.tmp,
             self._selector,
-            LoopbackPorts(self._data.ports_file),
+            FreePorts(self._data.ports_file),
             LogWriter(folder.logs),
         )
 

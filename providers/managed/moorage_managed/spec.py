@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 
 from moorage.domain.retry import Backoff
 
+LOOPBACK = "127.0.0.1"
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:
@@ -44,14 +46,22 @@ class EndpointSpec:
     gpu_bytes: int = 0
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     timings: Timings = Timings()
+    host: str = LOOPBACK  # the address that workers listen on, as `command` tells them
 
     @property
     def worker(self) -> str:
         """The same for specs between which no worker needs to start afresh."""
         return hashlib.sha256(replace(self, replicas=0).to_json().encode()).hexdigest()[:16]
 
+    def url(self, port: int) -> str:
+        """Base URL of the replica on that port."""
+        return f"http://[{self.host}]:{port}" if ":" in self.host else f"http://{self.host}:{port}"
+
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
+        raw = asdict(self)
+        if self.host == LOOPBACK:  # as supervisors know it that are older than the choice of an address
+            del raw["host"]
+        return json.dumps(raw, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> EndpointSpec:

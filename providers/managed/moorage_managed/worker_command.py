@@ -91,6 +91,7 @@ def endpoint_spec(
         gpu_bytes=0 if gpu is None else plan.memory_bytes,
         env=_environment(plan, settings, service_env, gpu),
         timings=settings.timings,
+        host=settings.host,
     )
 
 
@@ -101,7 +102,7 @@ def _command(plan: RevisionPlan, settings: LocalSettings, tasks: tuple[str, ...]
         command += ["--revision", plan.source.revision]
     if plan.task in tasks:
         command += ["--task", str(plan.task)]
-    return (*command, "--host", "127.0.0.1", "--cache-dir", str(settings.cache_dir))
+    return (*command, "--host", settings.host, "--cache-dir", str(settings.cache_dir))
 
 
 def _environment(

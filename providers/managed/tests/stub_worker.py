@@ -80,8 +80,9 @@ def main() -> None:
         subprocess.Popen(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], start_new_session=True)
     for number in range(int(os.environ.get("STUB_CHATTER", "0"))):
         print(f"line {number}")
+    host = sys.argv[sys.argv.index("--host") + 1]
     port = int(sys.argv[sys.argv.index("--port") + 1])
-    server = socket.create_server(("127.0.0.1", port))
+    server = socket.create_server((host, port))
     print(f"stub worker on {port}", flush=True)
     eaten = bytearray()
     if "STUB_EAT_MB" in os.environ:

@@ -33,7 +33,7 @@ from moorage_managed.restarts import CRASHES_IN_A_ROW, Crashes, GiveUp, StartAga
 from moorage_managed.settings import LocalSettings
 from moorage_managed.snapshot import ReplicaSnapshot, Snapshot
 from moorage_managed.spec import EndpointSpec
-from moorage_managed.tcp_ports import LoopbackPorts
+from moorage_managed.tcp_ports import FreePorts
 
 GB = 10**9
 
@@ -64,6 +64,18 @@ class TestSettings:
 
     def test_a_price_of_nothing_is_a_price(self, tmp_path: Path) -> None:
         assert settings(tmp_path, PRICE_PER_HOUR="0").price_per_hour == 0
+
+    @pytest.mark.parametrize(
+        "value", ["0.0.0.0", "::", "224.0.0.1", "gpu-1.lan", "127.0.0.1:80", "300.1.1.1"]
+    )
+    def test_an_address_that_nobody_could_reach_is_refused(self, tmp_path: Path, value: str) -> None:
+        with pytest.raises(ValueError, match="MOORAGE_MANAGED_HOST must be one IP address"):
+            settings(tmp_path, HOST=value)
+
+    def test_an_address_is_kept(self, tmp_path: Path) -> None:
+        assert settings(tmp_path).host == "127.0.0.1"
+        assert settings(tmp_path, HOST="10.1.2.3").host == "10.1.2.3"
+        assert settings(tmp_path, HOST="FD00::0:1").host == "fd00::1"
 
 
 class TestCapacity:
@@ -203,6 +215,12 @@ class TestOffers:
         assert offer.price_per_hour == 0.07
         assert "MOORAGE_MANAGED_PRICE_PER_HOUR" in offer.price_source
 
+    def test_every_offer_is_at_home_on_this_machine(self, tmp_path: Path) -> None:
+        gpus = [(gpu, Room(gpu.usable, gpu.usable)) for gpu in parse_gpus(SMI)]
+        market = Market(32 * GB, Room(30 * GB, 20 * GB), gpus, None)
+        named = LocalSettings.read(ProviderConfig(tmp_path, {}, machine="mill"))
+        assert {offer.home for offer in make_offers(self.need(GB), market, named)} == {"mill"}
+
 
 def test_meminfo_is_read() -> None:
     memory = parse_meminfo("MemTotal:       24000000 kB\nMemFree: 1 kB\nMemAvailable:   20000000 kB\n")
@@ -228,6 +246,10 @@ def test_a_probe_reads_any_answer(raw: bytes, answer: Answer | None) -> None:
 def test_spec_and_snapshot_survive_their_files() -> None:
     spec = EndpointSpec("a", "local-cpu", 2, ("run", "it"), 10, 20, 1.5, env={"A": "b"})
     assert EndpointSpec.from_json(spec.to_json()) == spec
+    remote = replace(spec, host="fd00::1")
+    assert EndpointSpec.from_json(remote.to_json()) == remote
+    assert (spec.url(80), remote.url(80)) == ("http://127.0.0.1:80", "http://[fd00::1]:80")
+    assert "host" not in spec.to_json(), "a supervisor that is older than the choice of an address reads it"
     told = Snapshot(ProcessId(1, 2), (ReplicaSnapshot("0", "ready", ProcessId(3, 4), 80),), cgroups=("/x",))
     assert Snapshot.from_json(told.to_json()) == told
     for text in ("", "{}", "[]", '{"shim": 1}'):
@@ -257,10 +279,10 @@ def test_without_cgroups_the_process_itself_is_limited() -> None:
 
 
 def test_ports_taken_together_are_different(tmp_path: Path) -> None:
-    ports = LoopbackPorts(tmp_path / "ports")
-    port = ports.take()
+    ports = FreePorts(tmp_path / "ports")
+    port = ports.take("127.0.0.2")
     with socket.socket() as check:
-        check.bind(("127.0.0.1", port))
+        check.bind(("127.0.0.2", port))
     ports.give_back(port)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from moorage.domain.deployment import Handle
@@ -318,3 +319,17 @@ async def test_a_supervisor_is_small(house: House, name: str) -> None:
     status = proc_file(snapshot(house, name).shim.pid, "status")
     kilobytes = int(status.partition("VmRSS:")[2].split()[0])
     assert kilobytes < 24 * 1024
+
+
+# -- the address ----------------------------------------------------------------------------------------
+
+
+async def test_workers_listen_where_the_other_processes_reach_them(house: House, name: str) -> None:
+    provider = house.provider(MOORAGE_MANAGED_HOST="127.0.0.9")
+    handle = await provider.create(await house.plan(), name, None)
+    seen = await until_ready(provider, handle, None, 10)
+    [url] = seen.targets
+    assert url.startswith("http://127.0.0.9:")
+    assert await worker_pid(url)
+    with pytest.raises(httpx.ConnectError):
+        await worker_pid(url.replace("127.0.0.9", "127.0.0.1"))

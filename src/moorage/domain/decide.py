@@ -12,10 +12,12 @@ from datetime import datetime, timedelta
 
 from moorage.domain.compute import RefusedOffer
 from moorage.domain.deployment import Attempt, ConditionType, Deployment, Failure, Phase, Status
+from moorage.domain.homes import elsewhere, told_away
 from moorage.domain.observation import Observation, Trouble, WorkerReport, WorkerState
 from moorage.domain.steps import (
     Abandon,
     Apply,
+    Away,
     Begin,
     Create,
     Enter,
@@ -58,11 +60,13 @@ class Desired:
 @dataclass(frozen=True, slots=True)
 class Observed:
     """`seen` is None before anybody looked; `Vanished` when the provider knows nothing of the endpoint.
-    `report` is what a worker said last, perhaps one of an earlier attempt."""
+    `report` is what a worker said last, perhaps one of an earlier attempt. `here` is the machine
+    that looks."""
 
     status: Status
     seen: Observation | Vanished | None = None
     report: WorkerReport | None = None
+    here: str | None = None
 
 
 def desired_of(deployment: Deployment, patience: Patience) -> Desired:
@@ -118,6 +122,12 @@ def stop_wanted(desired: Desired, observed: Observed, now: datetime) -> Step | N
     if status.phase in (Phase.STOPPING, Phase.STOPPED, Phase.DELETING):
         return None
     return Enter(Phase.STOPPING)
+
+
+def at_home_elsewhere(desired: Desired, observed: Observed, now: datetime) -> Step | None:
+    """Nothing is done, and nothing concluded, where only another machine could look."""
+    home = elsewhere(observed.status, observed.here)
+    return None if home is None else Away(home)
 
 
 def backing_off(desired: Desired, observed: Observed, now: datetime) -> Step | None:
@@ -187,7 +197,10 @@ def select(desired: Desired, observed: Observed, now: datetime) -> Step | None:
     status = observed.status
     if status.phase is not Phase.SELECTING_GPU:
         return None
-    return Begin(status.ladder[0]) if status.ladder else Place()
+    rung = next(iter(status.ladder), None)
+    if rung is None or rung.offer.home not in (None, observed.here):
+        return Place()  # what another machine ranked was its own compute
+    return Begin(rung)
 
 
 def create(desired: Desired, observed: Observed, now: datetime) -> Step | None:
@@ -322,6 +335,7 @@ def report(desired: Desired, observed: Observed, now: datetime) -> Step | None:
         or phase_after(desired, status, seen) is not status.phase
         or _stuck_otherwise(status, seen)
         or status.setbacks
+        or told_away(status) is not None
         or seen.access != status.access
         or (status.attempt is not None and remembers_more(status.attempt, seen))
         or (status.attempt is not None and costs_otherwise(status, status.attempt, seen))
@@ -340,6 +354,7 @@ RULES: tuple[Rule, ...] = (
     over,
     deletion_wins,
     stop_wanted,
+    at_home_elsewhere,
     backing_off,
     clean_first,
     deleted,

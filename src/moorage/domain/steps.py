@@ -60,6 +60,13 @@ class GiveUp:
     failure: Failure
 
 
+@dataclass(frozen=True, slots=True)
+class Away:
+    """The machine that alone can look after it is silent: leave everything as it is."""
+
+    home: str
+
+
 # -- steps: effects -------------------------------------------------------------------------------------
 
 
@@ -127,6 +134,7 @@ Step = (
     | Report
     | Abandon
     | GiveUp
+    | Away
     | Validate
     | Place
     | Create

@@ -24,12 +24,14 @@ from moorage.domain.deployment import (
     Truth,
     with_condition,
 )
+from moorage.domain.homes import HOME_AWAY, away_message, look_again, told_away
 from moorage.domain.naming import ExternalName
 from moorage.domain.observation import Observation
 from moorage.domain.retry import Backoff
 from moorage.domain.steps import (
     Abandon,
     Applied,
+    Away,
     Begin,
     Broken,
     Created,
@@ -88,8 +90,10 @@ def advance(deployment: Deployment, did: Step | Outcome, now: datetime, luck: fl
             return Change(replace(deployment, due_at=until), rests=True)
         case Later(why, after):
             return _later(deployment, why, after, now, luck)
+        case Away(home):
+            return _away(deployment, home, now)
     status, facts = _status_after(deployment, did, now, luck)
-    if status.setbacks:
+    if status.setbacks or told_away(status) is not None:
         status = replace(status, setbacks=0, setback=None)
         status = _condition(status, ConditionType.PROGRESSING, Truth.TRUE, "Recovered", "", now)
     return Change(replace(deployment, status=status, due_at=now), facts)
@@ -104,6 +108,14 @@ def _later(deployment: Deployment, why: str, after: float | None, now: datetime,
     # The first setback is worth an event, its repetitions are not.
     facts = (Fact("deployment.setback", why, {"retry_in_seconds": round(delay, 3)}),) if setbacks == 1 else ()
     return Change(replace(deployment, status=status, due_at=retry_at), facts)
+
+
+def _away(deployment: Deployment, home: str, now: datetime) -> Change:
+    before, message = told_away(deployment.status), away_message(home)
+    status = _condition(deployment.status, ConditionType.PROGRESSING, Truth.FALSE, HOME_AWAY, message, now)
+    facts = () if before is not None else (Fact("deployment.home_away", message, {"machine": home}),)
+    due_at = look_again(now if before is None else before.since, now)
+    return Change(replace(deployment, status=status, due_at=due_at), facts, rests=True)
 
 
 def _status_after(

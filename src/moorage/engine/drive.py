@@ -59,6 +59,7 @@ class Driver:
         patience: Patience,
         effect_timeout: float,
         lease_seconds: float,
+        machine: str | None = None,
         on_applied: Callable[[Deployment], None],
     ) -> None:
         self._store = store
@@ -69,6 +70,7 @@ class Driver:
         self._patience = patience
         self._effect_timeout = effect_timeout
         self._lease_seconds = lease_seconds
+        self._machine = machine
         self._on_applied = on_applied
         self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
 
@@ -100,7 +102,7 @@ class Driver:
 
     def _decide(self, deployment: Deployment, seen: Observation | Vanished | None) -> Step:
         wanted = desired_of(deployment, self._patience)
-        observed = Observed(deployment.status, seen, deployment.report)
+        observed = Observed(deployment.status, seen, deployment.report, self._machine)
         return decide(wanted, observed, self._clock.now())
 
     def _changes(
