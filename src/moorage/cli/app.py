@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from moorage import __version__
-from moorage.cli import changing, clusters, compute, deploying, identity, inferring, models, reading, serving
+from moorage.cli import (
+    changing,
+    clusters,
+    compute,
+    deploying,
+    identity,
+    inferring,
+    models,
+    reading,
+    serving,
+    store,
+)
 
 _EXIT_CODES = """Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not allowed, 5 service not
 reached, 130 interrupted."""
@@ -44,6 +55,7 @@ app.add_typer(identity.keys)
 app.add_typer(compute.credentials)
 app.add_typer(clusters.clusters)
 app.add_typer(models.models)
+app.add_typer(store.store)
 
 
 def _print_version(wanted: bool) -> None:
