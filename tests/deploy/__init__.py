@@ -1,0 +1,1 @@
+"""What deploys the service: its image, and the files for Compose, Kubernetes and Cloud Run."""
