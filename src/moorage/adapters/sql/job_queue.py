@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import (
+    BigInteger,
     BindParameter,
     Connection,
     bindparam,
     case,
+    cast,
     delete,
     func,
     null,
@@ -115,7 +117,7 @@ _COUNTS = (
     .where(_OF_DEPLOYMENT)
     .group_by(_J.state)
 )
-_BACKLOG = select(func.count().label("jobs"), func.sum(_J.size).label("bytes")).where(
+_BACKLOG = select(func.count().label("jobs"), cast(func.sum(_J.size), BigInteger).label("bytes")).where(
     _OF_DEPLOYMENT, _IN_QUEUE
 )
 _QUEUED = (
@@ -132,10 +134,11 @@ _CHOSEN = (
     .order_by(_J.rank, _J.created_at, _J.id)
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True)  # SQLite has one writer at a time and leaves this out
+    .cte("chosen")  # as in `leases`
 )
 _CLAIM = (
     update(tables.jobs)
-    .where(_J.id.in_(_CHOSEN))
+    .where(_J.id.in_(select(_CHOSEN.c.id)))
     .values(lease_token=bindparam("token"), lease_until=bindparam("until"), woken_at=null())
     .returning(_J.id, _J.rank, _J.created_at, _J.body, _J.due_at)
 )
@@ -156,4 +159,5 @@ _FORGOTTEN = (
     .where(_J.forget_at <= bindparam("now"))
     .order_by(_J.forget_at, _J.id)
     .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True)
 )

@@ -17,7 +17,7 @@ from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, ProviderCredential, User
 from moorage.domain.job import Job, JobPayload
 from moorage.domain.model_version import ModelVersion
-from moorage.ports.store import Row, holds_name, home_of, is_routed, model_of, provider_of
+from moorage.ports.store import Collection, Row, holds_name, home_of, is_routed, model_of, provider_of
 
 Value: TypeAlias = str | int | bool | None
 R = TypeVar("R", bound=Row)
@@ -213,8 +213,16 @@ _BY_TYPE: Mapping[type, Kind[Any]] = {
 }
 
 
+_BY_NAME = {kind.name: kind for kind in _BY_TYPE.values()}
+
+
 def kind_of(row: R) -> Kind[R]:
     return _BY_TYPE[type(row)]
+
+
+def kind_named(name: Collection) -> Kind[Any]:  # Any: of whichever type has the name
+    """Raises KeyError for events, which are not of a kind."""
+    return _BY_NAME[name]
 
 
 def event_values(event: Event) -> dict[str, Value]:

@@ -124,7 +124,9 @@ def _claim(table: Table) -> Update:
     }
     if "woken_at" in columns:
         changes["woken_at"] = null()
-    statement = update(table).where(columns.id.in_(chosen)).values(changes)
+    # As a subquery PostgreSQL may run it once for each row that it looks at, and lock more than the limit.
+    once = chosen.cte("chosen")
+    statement = update(table).where(columns.id.in_(select(once.c.id))).values(changes)
     return statement.returning(columns.id, columns.body, columns.due_at)
 
 

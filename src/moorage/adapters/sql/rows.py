@@ -80,6 +80,10 @@ def prepare(writes: Sequence[Write]) -> Unit:
     return [_prepare(write) for write in writes]
 
 
+def prepare_event(event: Event) -> Inserted:
+    return Inserted(tables.events, event_values(event), None)
+
+
 def write_units(connection: Connection, units: Sequence[Unit]) -> None:
     """Writes all units or raises: IntegrityError or StaleWrite, and then the transaction must be undone."""
     inserts: dict[Table, list[dict[str, Value]]] = {}
@@ -92,8 +96,8 @@ def write_units(connection: Connection, units: Sequence[Unit]) -> None:
                 updates.append(write)
     for table, rows in inserts.items():
         connection.execute(_insert(table), rows)
-    for write in updates:
-        _update(connection, write)
+    for statement, same in _by_statement(updates).items():
+        _update(connection, statement, same)
 
 
 def write_alone(connection: Connection, unit: Unit) -> None:
@@ -107,7 +111,7 @@ def write_alone(connection: Connection, unit: Unit) -> None:
                 if isinstance(write, Inserted):
                     connection.execute(_insert(write.table), [write.values])
                 else:
-                    _update(connection, write)
+                    _update(connection, write.statement, [write])
         except IntegrityError as error:
             raise _clash(connection, write) from error
 
@@ -115,16 +119,12 @@ def write_alone(connection: Connection, unit: Unit) -> None:
 def _prepare(write: Write) -> Prepared:
     match write:
         case Append(event):
-            return _prepare_event(event)
+            return prepare_event(event)
         case Insert(row):
             kind = kind_of(row)
             return Inserted(kind.table, kind.values(row, 1), kind)
         case ports.Update(row, lease, release):
             return _prepare_update(row, lease, release)
-
-
-def _prepare_event(event: Event) -> Inserted:
-    return Inserted(tables.events, event_values(event), None)
 
 
 def _prepare_update(row: Row, lease: str | None, release: bool) -> Updated:
@@ -159,7 +159,8 @@ def _update_statement(table: Table, changed: tuple[str, ...], leased: bool, rele
             # A wake that came after the claim was not seen by its holder: it stands.
             due_at: ColumnElement[Any] = func.coalesce(columns.woken_at, bindparam("new_due_at"))
             if "expires_at" in columns:  # a job that is over stays so
-                due_at = case((bindparam("new_expires_at").is_(None), null()), else_=due_at)
+                over = bindparam("new_expires_at", type_=columns.expires_at.type).is_(None)
+                due_at = case((over, null()), else_=due_at)
             changes["due_at"] = due_at
     if release:
         changes["lease_token"] = null()
@@ -170,10 +171,22 @@ def _update_statement(table: Table, changed: tuple[str, ...], leased: bool, rele
     return update(table).where(match).values(changes)
 
 
-def _update(connection: Connection, write: Updated) -> None:
-    if connection.execute(write.statement, write.parameters).rowcount != 1:
+def _by_statement(updates: Sequence[Updated]) -> dict[Update, list[Updated]]:
+    """In the order of their ids: processes that update the same rows then wait for each other in one
+    direction, and none of them has to give way."""
+    ordered: dict[Update, list[Updated]] = {}
+    for write in sorted(updates, key=lambda write: str(write.values["id"])):
+        ordered.setdefault(write.statement, []).append(write)
+    return ordered
+
+
+def _update(connection: Connection, statement: Update, writes: Sequence[Updated]) -> None:
+    """All of them in one hop to the database. Each can change one row at most, so the sum tells."""
+    changed = connection.execute(statement, [write.parameters for write in writes]).rowcount
+    if changed != len(writes):
+        first = writes[0]
         raise StaleWrite(
-            f"{write.kind.name} {write.values['id']} is not at version {write.parameters['read_version']},"
+            f"{first.kind.name} {first.values['id']} is not at version {first.parameters['read_version']},"
             " or its lease is another's; read it again and decide again"
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 
-from moorage.adapters.sql import clusters, job_queue, kinds, leases, reads, rows
+from moorage.adapters.sql import archive, clusters, job_queue, kinds, leases, reads, rows
 from moorage.adapters.sql.database import Database
 from moorage.adapters.sql.sqlite import SqliteDatabase
 from moorage.domain.cluster import Cluster, NodeGroup
@@ -16,11 +16,21 @@ from moorage.domain.identity import ApiKey, IdempotencyRecord, Organization, Pro
 from moorage.domain.job import Job, JobPayload
 from moorage.domain.job_view import JobCounts
 from moorage.domain.model_version import ModelVersion
-from moorage.ports.store import Backlog, Claimable, DeliveryFilter, DeploymentFilter, Lease, Page, Write
+from moorage.ports.store import (
+    Backlog,
+    Claimable,
+    Collection,
+    DeliveryFilter,
+    DeploymentFilter,
+    Lease,
+    Page,
+    Stored,
+    Write,
+)
 
 
 class SqlStore:
-    """A `moorage.ports.store.Store`. Belongs to the event loop in which it was opened."""
+    """A `moorage.ports.store.Store`, and an `Archive`. Belongs to the event loop in which it was opened."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -62,6 +72,15 @@ class SqlStore:
 
     async def wake(self, deployment_ids: Sequence[str], now: datetime) -> None:
         await self._database.write(lambda c: leases.wake(c, deployment_ids, now))
+
+    # -- archive
+
+    async def stored(self, collection: Collection, after: str | None, limit: int) -> Sequence[Stored]:
+        return await self._database.read(lambda c: archive.stored(c, collection, after, limit))
+
+    async def restore(self, collection: Collection, rows: Sequence[Stored]) -> None:
+        prepared = archive.prepare(collection, rows)
+        await self._database.write(lambda c: archive.restore(c, prepared))
 
     # -- jobs
 
