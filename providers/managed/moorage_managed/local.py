@@ -63,6 +63,11 @@ class LocalProvider:
         self._prepared: asyncio.Task[None] | None = None
         self._revivals: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=SHIM_DEATHS))
 
+    @property
+    def home(self) -> str | None:
+        """The machine on which alone all this can be seen."""
+        return self._settings.machine
+
     async def check_credentials(self, credentials: Credentials | None) -> Account:
         """Whoever may use this service may use its machine."""
         return Account("local", f"this machine ({os.uname().nodename})")

@@ -25,6 +25,7 @@ from moorage.domain.observation import Observation
 from moorage.domain.steps import Create, Created, Later, Outcome, Remove, Report, Seen, Step, Vanished
 from moorage.domain.transition import Change, advance
 from moorage.engine.effects import Effect, Effects
+from moorage.engine.store_trouble import StoreTrouble
 from moorage.errors import StaleWrite
 from moorage.ports.outside import Clock
 from moorage.ports.store import Append, Insert, Store, Update, Write
@@ -73,6 +74,7 @@ class Driver:
         self._machine = machine
         self._on_applied = on_applied
         self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
+        self._trouble = StoreTrouble("engine.drive")
 
     async def drive(self, deployment: Deployment, hold: Hold) -> None:
         """Until it rests, or the lease is lost."""
@@ -91,8 +93,11 @@ class Driver:
                     return
                 deployment = changes[-1].deployment.stored()
                 continue
-            # The owner changed the row meanwhile, or somebody else has the lease.
-            current = await self._store.deployment(deployment.id)
+            # The owner changed the row meanwhile, or somebody else has the lease, or the write that is stale
+            # now had been done before, without an answer.
+            current = await self._trouble.insist(lambda: self._store.deployment(hold.deployment_id))
+            if current is not None:
+                self._on_applied(current)
             if isinstance(step, Create) and isinstance(did, Created):
                 await self._undo(step, current)
             if current is None or not await self._still_held(hold):
@@ -124,7 +129,7 @@ class Driver:
         name = type(effect).__name__.lower()
         try:
             async with asyncio.timeout(self._effect_timeout):
-                outcome = await self._effects.perform(deployment, effect)
+                outcome = await self._trouble.insist(lambda: self._effects.perform(deployment, effect))
         except TimeoutError:
             outcome = Later(f"{name} did not finish within {self._effect_timeout:.0f} s")
         log.debug("engine.effect", deployment=deployment.id, effect=name, outcome=type(outcome).__name__)
@@ -137,7 +142,8 @@ class Driver:
             last = changes[-1]
             hold.letting_go = last.rests
             try:
-                await self._store.commit(self._writes(changes, hold.token))
+                writes = self._writes(changes, hold.token)
+                await self._trouble.insist(lambda: self._store.commit(writes))
             except StaleWrite:
                 hold.letting_go = False
                 return False
@@ -170,7 +176,7 @@ class Driver:
     async def _still_held(self, hold: Hold) -> bool:
         until = self._clock.now() + timedelta(seconds=self._lease_seconds)
         held = {hold.deployment_id: hold.token}
-        return bool(await self._store.renew("deployments", held, until))
+        return bool(await self._trouble.insist(lambda: self._store.renew("deployments", held, until)))
 
 
 def _still_seen(did: Step | Outcome, seen: Observation | Vanished | None) -> Observation | Vanished | None:

@@ -35,15 +35,12 @@ from moorage.domain.job import (
 )
 from moorage.domain.job_view import job_delivery
 from moorage.domain.notice import NewId
-from moorage.domain.retry import Backoff
-from moorage.errors import Clash, Problem, StaleWrite, StoreError
+from moorage.engine.store_trouble import StoreTrouble
+from moorage.errors import Clash, Problem, StaleWrite
 from moorage.ports.outside import Clock
 from moorage.ports.store import Insert, Store, Update, Write
 
 log = structlog.get_logger(__name__)
-
-STORE_TRIES = 5
-STORE_FAILURES = Backoff(base=0.2, cap=2.0)
 
 
 class Replicas(Protocol):
@@ -92,7 +89,7 @@ class ByteBudget:
 
 
 class JobAttempt:
-    """`on_over` hears of every job that this process brought to its end."""
+    """`on_over` hears of every job that came to its end here, perhaps by somebody else's hand."""
 
     def __init__(
         self,
@@ -114,9 +111,11 @@ class JobAttempt:
         self._on_over = on_over
         self._budget = ByteBudget(bytes_at_once)
         self._luck = luck
+        self._trouble = StoreTrouble("jobs.attempts")
 
     async def make(self, hold: Hold) -> None:
-        """From the claimed row to the released one. Raises StoreError when the store fails for long."""
+        """From the claimed row to the released one. While the store is away what came of it is kept, so that
+        a job which ran is not run again. Raises StoreError when the store fails otherwise."""
         if expired(hold.job, self._clock.now()):
             await self._store_end(hold, timed_out(hold.job, self._clock.now()), None)
         elif self._replicas.places(hold.job.deployment_id) == 0:
@@ -140,7 +139,7 @@ class JobAttempt:
         if not await self._commit([Update(running, lease=hold.token)]):
             return
         hold.job = running.stored()
-        payload = await self._store.job_payload(input_id(hold.job.id))
+        payload = await self._trouble.insist(lambda: self._store.job_payload(input_id(hold.job.id)))
         if payload is None:  # it ended meanwhile, and was forgotten
             return
         try:
@@ -151,7 +150,7 @@ class JobAttempt:
         await self._end(hold, ending)
 
     async def _without_replicas(self, job: Job) -> Ending:
-        deployment = await self._store.deployment(job.deployment_id)
+        deployment = await self._trouble.insist(lambda: self._store.deployment(job.deployment_id))
         phase = Phase.DELETED if deployment is None else deployment.phase
         if phase not in (Phase.FAILED, Phase.DELETING, Phase.DELETED):
             self._replicas.missed(job.deployment_id)
@@ -169,7 +168,9 @@ class JobAttempt:
         writes += self._told(after, output)
         hold.letting_go = True
         if not await self._commit(writes):
-            log.info("job.lease_lost", job=after.id)  # or it was cancelled
+            log.info("job.lease_lost", job=after.id)  # or it was cancelled, or an answer of the store's lost
+            if after.state.final:
+                self._on_over(after)
             return
         hold.job = after.stored()
         log.info("job.ran", job=after.id, deployment=after.deployment_id, state=after.state.value)
@@ -181,19 +182,12 @@ class JobAttempt:
         return () if delivery is None else (Insert(delivery),)
 
     async def _commit(self, writes: Sequence[Write]) -> bool:
-        """False when the row is no longer ours to write."""
-        for failures in range(1, STORE_TRIES + 1):
-            try:
-                await self._store.commit(writes)
-            except StaleWrite:
-                return False
-            except StoreError:
-                if failures == STORE_TRIES:
-                    raise
-                await asyncio.sleep(STORE_FAILURES.delay(failures))
-            else:
-                return True
-        return False
+        """False when the row is no longer ours to write, or was written before without an answer."""
+        try:
+            await self._trouble.insist(lambda: self._store.commit(writes))
+        except StaleWrite:
+            return False
+        return True
 
 
 def problem_text(problem: Problem) -> str:

@@ -13,17 +13,17 @@ import asyncio
 import contextlib
 import secrets
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 
 import structlog
 
 from moorage.domain.job import Job, let_go, share_places
-from moorage.domain.retry import Backoff
 from moorage.engine.job_attempt import Hold, JobAttempt, Replicas
-from moorage.errors import MoorageError
+from moorage.engine.store_trouble import StoreTrouble
+from moorage.errors import StoreError
 from moorage.ports.outside import Clock
 from moorage.ports.store import Lease, Store, Update
 from moorage.signals import wait_for
@@ -43,7 +43,7 @@ class JobLimits:
     idle: float = 30.0  # the longest sleep: a machine that was suspended, a signal that was lost
     forget_every: float = 30.0
     batch: int = 500  # rows in one statement
-    store_failures: Backoff = field(default_factory=lambda: Backoff(base=0.5, cap=30.0))
+    let_go: float = 2.0  # for the store to take back the leases at shutdown; then they run out
 
 
 class JobRunner:
@@ -72,6 +72,7 @@ class JobRunner:
         self._look = True  # the store may hold queues that nobody told of
         self._next: datetime | None = None  # when it will
         self._check = False  # what is held may have been taken away
+        self._running = False
 
     # -- what happens outside ---------------------------------------------------------------------------
 
@@ -101,28 +102,60 @@ class JobRunner:
 
     async def run(self) -> None:
         """Until cancelled. Then nothing new is begun, and what runs gets grace, and is let go."""
-        self._look = True
-        failures = 0
-        async with asyncio.TaskGroup() as tasks:
-            for part in (self._renew_leases, self._store_openings, self._forget):
-                tasks.create_task(part(), name=f"jobs:{part.__name__}")
-            try:
+        self._look = self._running = True
+        trouble = StoreTrouble("jobs")
+        try:
+            async with self._looking_after(), asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._forget(), name="jobs:forget")
                 while True:
                     self._woken.clear()
                     try:
                         await self._turn()
-                        pause, failures = self._pause(), 0
-                    except MoorageError as error:
-                        failures += 1
+                        trouble.worked()
+                    except StoreError as error:
                         self._look = True
-                        pause = self._limits.store_failures.delay(failures)
-                        log.warning("jobs.store_failed", error=str(error), retry_in=pause)
-                    await wait_for(self._woken, pause)
+                        await asyncio.sleep(trouble.failed(error))
+                        continue
+                    await wait_for(self._woken, self._pause())
                     self._look |= not self._woken.is_set()
+        finally:
+            self._running = False
+
+    async def round(self, seconds: float) -> int:
+        """Has each job that is due carried out as far as it can be. What is not done in time gets grace, and
+        is let go of, unless `run` looks after it. Gives how many it claimed."""
+        count, trouble = 0, StoreTrouble("jobs.round")
+        async with contextlib.nullcontext() if self._running else self._looking_after():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while (claimed := await trouble.insist(self._look_and_claim)) or self._held:
+                        count += claimed
+                        if running := [task for _, task in self._held.values()]:
+                            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    await trouble.insist(self._forget_some)
+        return count
+
+    @contextlib.asynccontextmanager
+    async def _looking_after(self) -> AsyncIterator[None]:
+        """Leases are renewed and openings stored meanwhile; what runs at the end gets grace."""
+        async with asyncio.TaskGroup() as tasks:
+            beside = [
+                tasks.create_task(part(), name=f"jobs:{part.__name__}")
+                for part in (self._renew_leases, self._store_openings)
+            ]
+            try:
+                yield
             finally:
                 await self._let_go()
+                for task in beside:
+                    task.cancel()
 
-    async def _turn(self) -> None:
+    async def _look_and_claim(self) -> int:
+        self._look = True
+        return await self._turn()
+
+    async def _turn(self) -> int:
+        """How many were claimed."""
         now = self._clock.now()
         if self._look or (self._next is not None and self._next <= now):
             self._look = False
@@ -134,8 +167,10 @@ class JobRunner:
             self._check = False
             held = self._tokens()
             self._interrupt_all(held.keys() - await self._store.jobs_held(held))
+        count = 0
         while wanted := self._wanted():
-            await self._claim(wanted)
+            count += await self._claim(wanted)
+        return count
 
     def _expect(self, moment: datetime | None) -> None:
         """Then something is to be done: sooner, perhaps, than what is slept for."""
@@ -158,7 +193,7 @@ class JobRunner:
         replicas = self._replicas.places(deployment_id)
         return replicas * self._limits.per_replica or self._limits.put_to_sleep
 
-    async def _claim(self, wanted: Mapping[str, int]) -> None:
+    async def _claim(self, wanted: Mapping[str, int]) -> int:
         """A queue that gave all that was asked for has more, and goes to the end of the line."""
         for deployment_id in wanted:
             del self._queues[deployment_id]  # before the claim: who is told of a job meanwhile puts it back
@@ -171,6 +206,7 @@ class JobRunner:
                 self._queues.setdefault(deployment_id)
         for job in claimed:
             self._start(Hold(job, lease.token))
+        return len(claimed)
 
     def _start(self, hold: Hold) -> None:
         id_ = hold.job.id
@@ -214,15 +250,18 @@ class JobRunner:
             self.interrupt(job_id)
 
     async def _renew_leases(self) -> None:
+        trouble, pause = StoreTrouble("jobs.renew"), self._limits.lease / 3
         while True:
-            await asyncio.sleep(self._limits.lease / 3)
+            await asyncio.sleep(pause)
+            pause = self._limits.lease / 3
             held = self._tokens()
             if not held:
                 continue
             try:
                 kept = await self._store.renew("jobs", held, self._lease_end(self._clock.now()))
-            except MoorageError as error:
-                log.warning("jobs.renew_failed", error=str(error))
+                trouble.worked()
+            except StoreError as error:
+                pause = min(pause, trouble.failed(error))
                 continue
             self._interrupt_all(held.keys() - kept)
 
@@ -240,11 +279,14 @@ class JobRunner:
             self._store.commit([Update(let_go(hold.job, now), lease=hold.token, release=True)])
             for hold in (holds[task] for task in late)
         )
-        await asyncio.gather(*commits, return_exceptions=True)  # at worst the lease runs out
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.let_go):
+                await asyncio.gather(*commits, return_exceptions=True)  # at worst the lease runs out
 
     # -- beside the loop --------------------------------------------------------------------------------
 
     async def _store_openings(self) -> None:
+        trouble = StoreTrouble("jobs.openings")
         while True:
             await self._opening.wait()
             self._opening.clear()
@@ -253,17 +295,20 @@ class JobRunner:
                 self._opened.difference_update(batch)
                 try:
                     await self._store.wake_jobs(batch, self._clock.now())
-                except MoorageError as error:
-                    log.warning("jobs.wake_failed", error=str(error))
+                    trouble.worked()
+                except StoreError as error:
                     self._opened.update(batch)
-                    await asyncio.sleep(self._limits.store_failures.delay(1))
+                    await asyncio.sleep(trouble.failed(error))
                     continue
                 self._look = True
                 self._woken.set()
 
     async def _forget(self) -> None:
         while True:
-            with contextlib.suppress(MoorageError):  # the next time
-                while await self._store.forget_jobs(self._clock.now(), self._limits.batch):
-                    pass
+            with contextlib.suppress(StoreError):  # the next time
+                await self._forget_some()
             await asyncio.sleep(self._limits.forget_every)
+
+    async def _forget_some(self) -> None:
+        while await self._store.forget_jobs(self._clock.now(), self._limits.batch):
+            pass

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -17,13 +18,16 @@ import structlog
 
 from moorage.domain.deployment import Deployment
 from moorage.engine.drive import Driver, Hold
-from moorage.errors import MoorageError
+from moorage.engine.store_trouble import StoreTrouble
+from moorage.errors import StoreError
 from moorage.ports.outside import Clock
 from moorage.ports.store import Lease, Store
+from moorage.signals import wait_for
 
 log = structlog.get_logger(__name__)
 
 SIGNALS_AT_ONCE = 500  # in one statement
+LET_GO_SECONDS = 2.0  # for the store to take back the leases; then they run out
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,19 @@ class EngineSettings:
     lease_seconds: float = 10.0
     concurrency: int = 64  # deployments driven at once by this process
     idle_seconds: float = 30.0  # the longest sleep without a signal
+    machine: str | None = None  # whose deployments are left to this process
+
+
+@dataclass(slots=True)
+class _Shift:
+    """What one run or round has in hand: by deployment id."""
+
+    tasks: asyncio.TaskGroup
+    held: dict[str, Hold] = field(default_factory=dict)
+    driving: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def tokens(self) -> dict[str, str]:
+        return {id_: hold.token for id_, hold in self.held.items()}
 
 
 class Engine:
@@ -48,7 +65,7 @@ class Engine:
         self._clock = clock
         self._settings = settings
         self._wake = asyncio.Event()
-        self._held: dict[str, Hold] = {}  # by deployment id
+        self._in_hand = 0
         self._signalled: set[str] = set()  # deployment ids
         self._signal = asyncio.Event()
 
@@ -64,45 +81,82 @@ class Engine:
 
     async def run(self) -> None:
         """Until cancelled; what is in hand is then let go of, and another process goes on at once."""
+        async with self._shift() as shift:
+            await self._claim(shift)
+
+    async def round(self, seconds: float) -> int:
+        """Drives what is due, and what that makes due, to rest; what is not done in time is let go of. Gives
+        how many it claimed."""
+        count, trouble = 0, StoreTrouble("engine.round")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self._shift() as shift:
+                while (claimed := await trouble.insist(lambda: self._claim_due(shift))) or shift.driving:
+                    count += claimed
+                    if shift.driving and (claimed == 0 or self._free() == 0):
+                        await asyncio.wait(shift.driving, return_when=asyncio.FIRST_COMPLETED)
+        return count
+
+    @contextlib.asynccontextmanager
+    async def _shift(self) -> AsyncIterator[_Shift]:
+        """Leases are renewed and signals stored meanwhile; what is in hand at the end is let go of."""
         held: dict[str, str] = {}
         try:
-            await self._run(held)
+            async with asyncio.TaskGroup() as tasks:
+                shift = _Shift(tasks)
+                beside = [
+                    tasks.create_task(self._renew_leases(shift), name="engine:renew"),
+                    tasks.create_task(self._store_signals(), name="engine:signals"),
+                ]
+                try:
+                    yield shift
+                finally:
+                    held = shift.tokens()
+                    for task in beside:
+                        task.cancel()
         finally:
-            if held:
-                await self._store.renew("deployments", held, self._clock.now())
-
-    async def _run(self, held_at_end: dict[str, str]) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._renew_leases(), name="engine:renew")
-            tasks.create_task(self._store_signals(), name="engine:signals")
-            try:
-                await self._claim(tasks)
-            finally:
-                held_at_end |= {hold.deployment_id: hold.token for hold in self._held.values()}
+            await self._let_go(held)
 
     # -- claiming ---------------------------------------------------------------------------------------
 
-    async def _claim(self, tasks: asyncio.TaskGroup) -> None:
+    async def _claim(self, shift: _Shift) -> None:
+        trouble = StoreTrouble("engine")
         while True:
             self._wake.clear()
-            free = self._settings.concurrency - len(self._held)
-            now = self._clock.now()
-            claimed = 0
-            if free > 0:
-                lease = Lease(secrets.token_hex(16), self._lease_end())
-                for deployment in await self._store.claim_deployments(lease, now, free):
-                    claimed += 1
-                    self._start(tasks, deployment, lease.token)
-            if claimed == 0 or claimed == free:
-                await self._sleep(full=claimed == free)
+            try:
+                free = self._free()
+                claimed = await self._claim_due(shift)
+                pause = await self._pause(claimed, free)
+                trouble.worked()
+            except StoreError as error:
+                await asyncio.sleep(trouble.failed(error))
+                continue
+            await wait_for(self._wake, pause)
 
-    def _start(self, tasks: asyncio.TaskGroup, deployment: Deployment, token: str) -> None:
-        hold = self._held[deployment.id] = Hold(deployment.id, token)
-        task = tasks.create_task(self._drive(deployment, hold), name=f"engine:{deployment.id}")
+    def _free(self) -> int:
+        return self._settings.concurrency - self._in_hand
 
-        def done(_: asyncio.Task[None]) -> None:
-            if self._held.get(deployment.id) is hold:
-                del self._held[deployment.id]
+    async def _claim_due(self, shift: _Shift) -> int:
+        free = self._free()
+        if free <= 0:
+            return 0
+        lease = Lease(secrets.token_hex(16), self._lease_end())
+        machine = self._settings.machine
+        claimed = await self._store.claim_deployments(lease, self._clock.now(), free, machine)
+        for deployment in claimed:
+            self._start(shift, deployment, lease.token)
+        return len(claimed)
+
+    def _start(self, shift: _Shift, deployment: Deployment, token: str) -> None:
+        hold = shift.held[deployment.id] = Hold(deployment.id, token)
+        self._in_hand += 1
+        task = shift.tasks.create_task(self._drive(deployment, hold), name=f"engine:{deployment.id}")
+        shift.driving.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            shift.driving.discard(task)
+            self._in_hand -= 1
+            if shift.held.get(deployment.id) is hold:
+                del shift.held[deployment.id]
             self._wake.set()
 
         task.add_done_callback(done)
@@ -115,46 +169,69 @@ class Engine:
         except Exception:
             log.exception("engine.drive_failed", deployment=deployment.id)
 
-    async def _sleep(self, *, full: bool) -> None:
-        """Until a wake, or until something is due; when all hands are full, until one is free."""
-        seconds = self._settings.idle_seconds
-        if not full:
-            due = await self._store.next_due("deployments", self._clock.now())
-            if due is not None:
-                seconds = min(seconds, max(0.0, (due - self._clock.now()).total_seconds()))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
+    async def _pause(self, claimed: int, free: int) -> float:
+        """Seconds until something is due, unless woken; when all hands are full, until one is free."""
+        if claimed == free:
+            return self._settings.idle_seconds
+        if claimed:
+            return 0.0
+        due = await self._store.next_due("deployments", self._clock.now(), self._settings.machine)
+        if due is None:
+            return self._settings.idle_seconds
+        return min(self._settings.idle_seconds, max(0.0, (due - self._clock.now()).total_seconds()))
+
+    # -- leases -----------------------------------------------------------------------------------------
 
     def _lease_end(self) -> datetime:
         return self._clock.now() + timedelta(seconds=self._settings.lease_seconds)
 
-    async def _renew_leases(self) -> None:
+    async def _renew_leases(self, shift: _Shift) -> None:
         """Keeps the leases of what is driven; what is lost is not acted on again. An effect under way goes
         on, because cut off in the middle it could leave something behind that nobody knows of."""
+        trouble = StoreTrouble("engine.renew")
+        pause = self._settings.lease_seconds / 3
         while True:
-            await asyncio.sleep(self._settings.lease_seconds / 3)
-            held = {hold.deployment_id: hold.token for hold in self._held.values()}
+            await asyncio.sleep(pause)
+            pause, held = self._settings.lease_seconds / 3, shift.tokens()
             if not held:
                 continue
             try:
                 kept = await self._store.renew("deployments", held, self._lease_end())
-            except MoorageError as error:
-                log.warning("engine.renew_failed", error=str(error))
+                trouble.worked()
+            except StoreError as error:
+                pause = min(pause, trouble.failed(error))
                 continue
             for deployment_id in held.keys() - kept:
-                hold = self._held.get(deployment_id)
+                hold = shift.held.get(deployment_id)
                 if hold is not None and hold.token == held[deployment_id] and not hold.letting_go:
                     log.warning("engine.lease_lost", deployment=deployment_id)
                     hold.lost = True
 
+    async def _let_go(self, held: dict[str, str]) -> None:
+        if held:
+            with contextlib.suppress(StoreError, TimeoutError):  # they run out
+                async with asyncio.timeout(LET_GO_SECONDS):
+                    await self._store.renew("deployments", held, self._clock.now())
+
+    # -- signals ----------------------------------------------------------------------------------------
+
     async def _store_signals(self) -> None:
         """Those that come while some are being stored are stored together: providers tell much at once."""
+        trouble = StoreTrouble("engine.signals")
         while True:
             await self._signal.wait()
             self._signal.clear()
             while self._signalled:
                 batch = list(islice(self._signalled, SIGNALS_AT_ONCE))
                 self._signalled.difference_update(batch)
-                await self._store.wake(batch, self._clock.now())
+                try:
+                    await self._store.wake(batch, self._clock.now())
+                    trouble.worked()
+                except StoreError as error:
+                    self._signalled.update(batch)
+                    await asyncio.sleep(trouble.failed(error))
+                except asyncio.CancelledError:
+                    self._signalled.update(batch)
+                    self._signal.set()
+                    raise
             self._wake.set()

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import secrets
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
@@ -21,11 +21,12 @@ from urllib.parse import urlsplit
 import structlog
 
 from moorage.domain.delivery import Delivery, put_off
-from moorage.domain.retry import Backoff
+from moorage.engine.store_trouble import StoreTrouble
 from moorage.engine.webhook_attempt import WebhookAttempt
-from moorage.errors import MoorageError
+from moorage.errors import StoreError
 from moorage.ports.outside import Clock
 from moorage.ports.store import Lease, Store, Update
+from moorage.signals import wait_for
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +44,7 @@ class OutboxLimits:
     longest_put_off: float = 300.0
     grace: float = 5.0  # for attempts in flight at shutdown
     idle: float = 30.0  # the longest sleep: a machine that was suspended, a signal that was lost
-    store_failures: Backoff = field(default_factory=lambda: Backoff(base=0.5, cap=30.0))
+    let_go: float = 2.0  # for the store to take back the leases at shutdown; then they run out
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Outbox:
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._running = False
 
     def wake(self) -> None:
         """Something may be due: called after a unit with deliveries was committed."""
@@ -91,21 +93,43 @@ class Outbox:
 
     async def run(self) -> None:
         """Until cancelled. Then nothing new is begun, what waits is let go, what is being sent gets grace."""
+        trouble = StoreTrouble("outbox")
+        self._running = True
+        try:
+            async with self._renewing():
+                while True:
+                    self._woken.clear()
+                    try:
+                        await self._claim_all()
+                        pause = await self._until_due()
+                        trouble.worked()
+                    except StoreError as error:
+                        await asyncio.sleep(trouble.failed(error))
+                        continue
+                    await wait_for(self._woken, pause)
+        finally:
+            self._running = False
+
+    async def round(self, seconds: float) -> int:
+        """Makes an attempt at each message that is due. What is not sent in time gets grace, and is let go
+        of, unless `run` looks after it. Gives how many it claimed."""
+        count, trouble = 0, StoreTrouble("outbox.round")
+        async with contextlib.nullcontext() if self._running else self._renewing():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while (claimed := await trouble.insist(self._claim_all)) or self._tasks:
+                        count += claimed
+                        if self._tasks:
+                            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        return count
+
+    @contextlib.asynccontextmanager
+    async def _renewing(self) -> AsyncIterator[None]:
+        """Leases are renewed meanwhile; what is in hand at the end is let go of."""
         self._closing = False
         renewals = asyncio.create_task(self._renew_leases(), name="outbox:renew")
-        failures = 0
         try:
-            while True:
-                self._woken.clear()
-                try:
-                    await self._claim_all()
-                    pause = await self._until_due()
-                    failures = 0
-                except MoorageError as error:
-                    failures += 1
-                    pause = self._limits.store_failures.delay(failures)
-                    log.warning("outbox.store_failed", error=str(error), retry_in=pause)
-                await self._sleep(pause)
+            yield
         finally:
             self._closing = True
             await self._let_go()
@@ -113,7 +137,9 @@ class Outbox:
 
     # -- claiming ---------------------------------------------------------------------------------------
 
-    async def _claim_all(self) -> None:
+    async def _claim_all(self) -> int:
+        """How many were claimed."""
+        count = 0
         while (room := min(self._limits.claim, self._limits.held - len(self._held))) > 0:
             now = self._clock.now()
             lease = Lease(secrets.token_hex(16), self._lease_end(now))
@@ -129,8 +155,10 @@ class Outbox:
             self._fill()
             if sent_back:
                 await self._release(sent_back)
+            count += len(claimed)
             if len(claimed) < room:
-                return
+                break
+        return count
 
     def _turn(self, lane: _Lane, now: datetime) -> datetime:
         seconds = min(lane.turn_after(self._limits.per_receiver), self._limits.longest_put_off)
@@ -145,11 +173,6 @@ class Outbox:
         if due is None:
             return self._limits.idle
         return min(max(0.0, (due - self._clock.now()).total_seconds()), self._limits.idle)
-
-    async def _sleep(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
 
     # -- sending ----------------------------------------------------------------------------------------
 
@@ -200,15 +223,18 @@ class Outbox:
         return now + timedelta(seconds=self._limits.lease)
 
     async def _renew_leases(self) -> None:
+        trouble, pause = StoreTrouble("outbox.renew"), self._limits.lease / 3
         while True:
-            await asyncio.sleep(self._limits.lease / 3)
+            await asyncio.sleep(pause)
+            pause = self._limits.lease / 3
             held = {id_: item.token for id_, item in self._held.items()}
             if not held:
                 continue
             try:
                 kept = await self._store.renew("deliveries", held, self._lease_end(self._clock.now()))
-            except MoorageError as error:
-                log.warning("outbox.renew_failed", error=str(error))
+                trouble.worked()
+            except StoreError as error:
+                pause = min(pause, trouble.failed(error))
                 continue
             self._drop(held.keys() - kept)
 
@@ -223,20 +249,28 @@ class Outbox:
         """Best effort: a row that cannot be released is claimed again when its lease runs out."""
         try:
             await self._store.commit([Update(row, lease=token, release=True) for row, token in rows])
-        except MoorageError as error:
+        except StoreError as error:
             log.warning("outbox.release_failed", rows=len(rows), error=str(error))
+
+    async def _end_leases(self, held: Mapping[str, str]) -> None:
+        """So that another process goes on at once."""
+        if held:
+            with contextlib.suppress(StoreError, TimeoutError):  # they run out
+                async with asyncio.timeout(self._limits.let_go):
+                    await self._store.renew("deliveries", held, self._clock.now())
 
     async def _let_go(self) -> None:
         waiting = [item for lane in self._lanes.values() for item in lane.waiting]
         for lane in self._lanes.values():
             lane.waiting.clear()
-        if waiting:
-            await self._release([(item.delivery, item.token) for item in waiting])
+        await self._end_leases({item.delivery.id: item.token for item in waiting})
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=self._limits.grace)
+            cut = {id_: item.token for id_, item in self._held.items() if item not in waiting} if late else {}
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+            await self._end_leases(cut)
         self._held.clear()
         self._lanes.clear()
 

@@ -1,16 +1,18 @@
 """The last line against orphans: removes what a provider holds under our tag and no deployment owns.
 
 The engine stores every intent before its effect, so an orphan can only come from a call that was still under
-way when its process lost the lease. One process at a time sweeps; a name must be found ownerless twice, a
-grace period apart, before it is removed, and an event says that it was.
+way when its process lost the lease. One process at a time sweeps, and on each machine one what only that
+machine sees. A name must be found ownerless twice, a grace period apart, before it is removed, and an event
+says that it was.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import Protocol, runtime_checkable
 
 import structlog
 
@@ -19,7 +21,8 @@ from moorage.domain.deployment import Deployment, Handle
 from moorage.domain.event import Event
 from moorage.domain.naming import parse_external_name
 from moorage.domain.notice import NewId
-from moorage.errors import ProviderError
+from moorage.engine.store_trouble import StoreTrouble
+from moorage.errors import ProviderError, StoreError
 from moorage.ports.outside import Clock
 from moorage.ports.provider import Absent, Credentials, Provider
 from moorage.ports.store import Append, Lease, Store
@@ -27,6 +30,15 @@ from moorage.ports.store import Append, Lease, Store
 log = structlog.get_logger(__name__)
 
 ACCOUNT_SECONDS = 60.0  # for one account of a provider to be swept
+DUTY = "sweeper"
+
+
+@runtime_checkable
+class MachineLocal(Protocol):
+    """A provider of compute that only processes on one machine can see: `Offer.home` of all its offers."""
+
+    @property
+    def home(self) -> str | None: ...
 
 
 class Sweeper:
@@ -52,17 +64,38 @@ class Sweeper:
 
     async def run(self) -> None:
         """Until cancelled."""
+        trouble = StoreTrouble("sweeper")
         while True:
-            now = self._clock.now()
-            lease = Lease(secrets.token_hex(16), now + timedelta(seconds=self._every * 0.9))
-            if await self._store.claim_duty("sweeper", lease, now):
-                await self.sweep()
-            await asyncio.sleep(self._every)
+            try:
+                await self.sweep_when_due()
+                trouble.worked()
+                pause = self._every
+            except StoreError as error:
+                pause = min(self._every, trouble.failed(error))
+            await asyncio.sleep(pause)
 
-    async def sweep(self) -> int:
-        """One round; returns how many orphans were removed."""
-        removed, found = 0, set[str]()
+    async def sweep_when_due(self) -> int:
+        """Sweeps what nobody else has swept lately. Returns how many orphans were removed."""
+        due = [providers for duty, providers in self._duties().items() if await self._claims(duty)]
+        return await self.sweep([provider for providers in due for provider in providers]) if due else 0
+
+    def _duties(self) -> Mapping[str, list[Provider]]:
+        """What one process does at a time, and on each machine one for its own."""
+        duties: dict[str, list[Provider]] = {}
         for provider in self._providers.values():
+            home = provider.home if isinstance(provider, MachineLocal) else None
+            duties.setdefault(DUTY if home is None else f"{DUTY} {home}", []).append(provider)
+        return duties
+
+    async def _claims(self, duty: str) -> bool:
+        now = self._clock.now()
+        lease = Lease(secrets.token_hex(16), now + timedelta(seconds=self._every * 0.9))
+        return await self._store.claim_duty(duty, lease, now)
+
+    async def sweep(self, providers: Iterable[Provider] | None = None) -> int:
+        """One round over all providers, or those; returns how many orphans were removed."""
+        removed, found = 0, set[str]()
+        for provider in self._providers.values() if providers is None else providers:
             for account in await self._vault.ids_at(provider):
                 try:
                     async with asyncio.timeout(ACCOUNT_SECONDS):

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 import structlog
 
@@ -32,6 +33,7 @@ from moorage.domain.delivery import (
 from moorage.domain.event import Event
 from moorage.domain.notice import NewId
 from moorage.domain.webhook_signature import SECRET_BYTES, new_secret, seal_context, sealed_in_use, sign
+from moorage.engine.store_trouble import StoreTrouble
 from moorage.errors import AlreadyExists, OutgoingFailed, OutgoingRefused, StaleWrite
 from moorage.ports.outside import Clock, Outgoing, SecretBox
 from moorage.ports.store import Append, Insert, Store, Update, Write
@@ -62,10 +64,14 @@ class WebhookAttempt:
         self._new_id = new_id
         self._timeout = timeout
         self._luck = luck
+        self._trouble = StoreTrouble("outbox.attempts")
 
     async def make(self, delivery: Delivery, token: str) -> None:
-        """One attempt, from the claimed row to the released one. Raises StoreError when the store fails."""
-        receiver = await self._store.receiver(receiver_id(delivery.organization_id, delivery.url))
+        """One attempt, from the claimed row to the released one. While the store is away what came of it is
+        kept, so that a message which arrived is not sent again. Raises StoreError when the store fails
+        otherwise."""
+        id_ = receiver_id(delivery.organization_id, delivery.url)
+        receiver = await self._trouble.insist(lambda: self._store.receiver(id_))
         if receiver is not None and receiver.disabled_at is not None:
             await self._commit(disable(delivery), token)
             return
@@ -88,7 +94,7 @@ class WebhookAttempt:
         began = loop.time()
         try:
             at = self._clock.now()
-            signatures = await self._signatures(delivery, at)
+            signatures = await self._trouble.insist(lambda: self._signatures(delivery, at))
             answer = await self._outgoing.post(
                 delivery.url,
                 message_headers(delivery.id, at, signatures),
@@ -148,7 +154,7 @@ class WebhookAttempt:
                 writes.append(receiver)
             writes.extend(self._told(after))
             try:
-                await self._store.commit(writes)
+                await self._trouble.insist(partial(self._store.commit, writes))
             except AlreadyExists:
                 continue  # another message to the same receiver wrote its row first
             except StaleWrite:
@@ -162,7 +168,7 @@ class WebhookAttempt:
     async def _receiver_gone(self, delivery: Delivery) -> Write | None:
         """The write that disables the receiver; None when it is disabled already."""
         id_ = receiver_id(delivery.organization_id, delivery.url)
-        found = await self._store.receiver(id_)
+        found = await self._trouble.insist(lambda: self._store.receiver(id_))
         now = self._clock.now()
         if found is None:
             return Insert(Receiver(id_, delivery.organization_id, delivery.url, disabled_at=now))
