@@ -111,6 +111,10 @@ class Vault:
         stored = await self._store.provider_credentials(provider=provider.name)
         return [*own, *(row.id for row in stored if row.removed_at is None)]
 
+    def forget_all(self) -> None:
+        """Another process wrote, and any of them may be removed or replaced."""
+        self._opened.clear()
+
     def forget(self, credential_id: str) -> None:
         """It was removed or replaced."""
         self._opened.pop(credential_id, None)

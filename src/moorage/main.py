@@ -26,9 +26,10 @@ from moorage.adapters.system import SystemClock, SystemIds
 from moorage.adapters.tokens import JwtTokens
 from moorage.api.app import create_app
 from moorage.api.context import Services
+from moorage.api.internal import InternalFront
 from moorage.credentials import Vault
 from moorage.domain.decide import Patience
-from moorage.domain.deployment import Deployment, Phase
+from moorage.domain.deployment import Deployment
 from moorage.domain.identity import Principal
 from moorage.domain.job import Job
 from moorage.domain.model import SharedCachePolicy
@@ -41,15 +42,17 @@ from moorage.engine.job_runner import JobLimits, JobRunner
 from moorage.engine.loop import Engine, EngineSettings
 from moorage.engine.outbox import Outbox, OutboxLimits
 from moorage.engine.sweeper import Sweeper
+from moorage.engine.ticks import Ticks
 from moorage.engine.watches import Watches
 from moorage.engine.webhook_attempt import WebhookAttempt
+from moorage.following import Following, Part, PublishedRoutes, wake_at_home
 from moorage.gateway.asgi import App, RawHeaders
 from moorage.gateway.job_replicas import JobReplicas
 from moorage.gateway.limits import Limits
 from moorage.gateway.proxy import Gateway
 from moorage.gateway.routes import Route, RoutePublisher
 from moorage.gateway.waking import Waker
-from moorage.installed_providers import load_providers
+from moorage.installed_providers import load_providers, machine_of
 from moorage.open_store import open_store
 from moorage.planning import Planner
 from moorage.ports.outside import Clock, Outgoing
@@ -79,6 +82,7 @@ log = structlog.get_logger(__name__)
 
 EFFECT_SECONDS = 120.0  # for one call of a provider or the Hub
 ATTEMPT_SECONDS = 20.0  # for a webhook receiver to answer
+KEYS_SECONDS = 1.0  # between two times that keys are forgotten because others wrote
 RESTART_SECONDS = 1.0  # before a background task that died of a bug is begun again
 
 
@@ -91,6 +95,7 @@ class Service:
     store: Store
     engine: Engine
     routes: RoutePublisher
+    published: PublishedRoutes
     signals: Signals
     outbox: Outbox
     jobs: JobRunner
@@ -98,11 +103,10 @@ class Service:
     clock: Clock
     new_id: NewId
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    dropped: set[str] = field(default_factory=set)  # ids of routes, since they were loaded last
 
     def applied(self, deployment: Deployment) -> None:
         """The engine stored a change: tell all who wait for it."""
-        self.publish(deployment)
+        self.published.publish(deployment)
         self.signals.notify(deployment.id)
         if deployment.spec.webhook_url is not None:
             self.outbox.wake()
@@ -119,43 +123,13 @@ class Service:
         if job.webhook is not None:
             self.outbox.wake()
 
-    def publish(self, deployment: Deployment) -> None:
-        old, over = (
-            self.routes.current.route(deployment.id),
-            deployment.phase in (Phase.FAILED, Phase.DELETED),
-        )
-        if old is not None and old.version > deployment.version:
-            return  # read before somebody else published what came after
-        if over or (old.targets if old else ()) != deployment.status.targets:
-            self.jobs.opened(deployment.id)
-        if deployment.phase is Phase.DELETED:
-            self.routes.drop(deployment.id)
-            self.dropped.add(deployment.id)
-        else:
-            self.routes.put(Route.of(deployment))
-
-    async def load_routes(self) -> None:
-        """From the store: at the start, and after another process wrote."""
-        before = [r.deployment_id for r in self.routes.current.routes() if r.phase is not Phase.FAILED]
-        self.dropped.clear()
-        serving = await self.store.serving()
-        for deployment in serving:
-            if deployment.id not in self.dropped:  # while the store was read
-                self.publish(deployment)
-        known = {deployment.id for deployment in serving}
-        for deployment_id in [id_ for id_ in before if id_ not in known]:
-            current = await self.store.deployment(deployment_id)
-            if current is not None:
-                self.publish(current)
-
-    async def follow_other_processes(self) -> None:
-        async for _ in self.store.changes():
-            await self.load_routes()
-            self.signals.notify_all()
-            self.engine.wake()
-            self.watches.accounts_changed()
-            self.outbox.wake()
-            self.jobs.others_wrote()
+    async def wake_all(self) -> None:
+        """Another process wrote: what it was about may be for anybody here."""
+        self.signals.notify_all()
+        self.engine.wake()
+        self.watches.accounts_changed()
+        self.outbox.wake()
+        self.jobs.others_wrote()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +165,7 @@ async def running(
     box = _key_ring(settings)
     clock, new_id, signals = SystemClock(), SystemIds(), Signals()
     async with contextlib.AsyncExitStack() as stack:
+        machine = machine_of(settings)
         store = await open_store(settings.store_url)
         stack.push_async_callback(store.aclose)
         guard = GuardedOutgoing(AllowList.parse(settings.outbound_allow))
@@ -233,9 +208,12 @@ async def running(
             ),
             effect_timeout=EFFECT_SECONDS,
             lease_seconds=settings.lease_seconds,
+            machine=machine,
             on_applied=lambda deployment: service.applied(deployment),
         )
-        engine = Engine(store, driver, clock, EngineSettings(lease_seconds=settings.lease_seconds))
+        engine = Engine(
+            store, driver, clock, EngineSettings(lease_seconds=settings.lease_seconds, machine=machine)
+        )
         watches = Watches(providers, vault, engine.signal)
         sweeper = Sweeper(
             store,
@@ -294,6 +272,7 @@ async def running(
                     public_url,
                     lambda deployment_id: service.written(deployment_id),
                     vault,
+                    machine,
                 )
             ),
             changes=DeploymentChanges(
@@ -354,10 +333,15 @@ async def running(
                 )
             ),
         )
+        api: App = create_app(services, max_body_bytes=settings.max_body_bytes)
+        if settings.tick_token is not None:
+            ticks = Ticks(store, clock, engine, outbox, jobs, sweeper, machine=machine)
+            stack.push_async_callback(ticks.aclose)
+            api = InternalFront(api, settings.tick_token.get_secret_value(), ticks.tick)
         gateway = Gateway(
             routes,
             gateway_authenticator(authenticator),
-            create_app(services, max_body_bytes=settings.max_body_bytes),
+            api,
             limits=Limits(
                 settings.max_infer_bytes, wake=settings.wake_seconds, answer=settings.infer_timeout_seconds
             ),
@@ -367,23 +351,38 @@ async def running(
             metrics=settings.metrics,
         )
         stack.push_async_callback(gateway.aclose)
+        published = PublishedRoutes(store, routes, jobs.opened)
         service = Service(
-            gateway, settings, store, engine, routes, signals, outbox, jobs, watches, clock, new_id
+            gateway, settings, store, engine, routes, published, signals, outbox, jobs, watches, clock, new_id
         )
         if settings.bootstrap_user and settings.bootstrap_password:
             password = settings.bootstrap_password.get_secret_value()
             await services.identity.bootstrap_owner(settings.bootstrap_user, password)
-        await service.load_routes()
+        await wake_at_home(store, await published.load(), machine, clock)
+
+        async def forget_keys() -> None:
+            authenticator.forget_all()
+            vault.forget_all()
+
+        async def load_routes() -> None:
+            await published.load()
+
+        parts = (
+            Part("wakes", service.wake_all),
+            Part("routes", load_routes),
+            Part("keys", forget_keys, every=KEYS_SECONDS),
+        )
+        loops: dict[str, Callable[[], Awaitable[None]]] = {"changes": Following(store.changes, parts).run}
+        if not settings.tick_only:
+            loops |= {
+                "engine": engine.run,
+                "outbox": outbox.run,
+                "jobs": jobs.run,
+                "sweeper": sweeper.run,
+                "watches": watches.run,
+            }
         service.tasks = [
-            asyncio.create_task(_kept_running(name, run), name=name)
-            for name, run in (
-                ("engine", engine.run),
-                ("outbox", outbox.run),
-                ("jobs", jobs.run),
-                ("sweeper", sweeper.run),
-                ("watches", watches.run),
-                ("changes", service.follow_other_processes),
-            )
+            asyncio.create_task(_kept_running(name, run), name=name) for name, run in loops.items()
         ]
         try:
             yield service

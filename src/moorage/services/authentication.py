@@ -1,8 +1,9 @@
 """Who sends a request: from the `Authorization` header to a principal.
 
 Every request passes here, the gateway's too. So there is a synchronous path that answers from memory, and an
-asynchronous one that asks the store. The memory is short (seconds), because another process may revoke a key;
-a revocation in this process empties it at once.
+asynchronous one that asks the store. A revocation in this process empties the memory of it at once. Another
+process may revoke a key too: its writes have all keys forgotten, and should word of them be lost, the memory
+is as short as the time within which every process has to refuse a revoked key.
 
 A provider's own key is a bearer token too: its account is the tenant. It is shown to the provider once, and
 then remembered by its hash for some minutes.
@@ -28,7 +29,7 @@ from moorage.services.identity import Tokens
 from moorage.services.keys import PREFIX, hash_of
 
 REMEMBERED = 10_000
-REMEMBERED_FOR = timedelta(seconds=5)
+REMEMBERED_FOR = timedelta(seconds=2)
 ACCOUNT_REMEMBERED_FOR = timedelta(minutes=10)
 ACCOUNT_REFUSED_FOR = timedelta(seconds=10)  # a refused key is not shown to its provider again so soon
 LONGEST_HEADER = 8192
@@ -42,6 +43,7 @@ class _Known:
 
     principal: Principal | Unauthenticated
     until: datetime
+    ours: bool = True  # an account at a provider is not: what other processes write says nothing of it
 
 
 class Authenticator:
@@ -114,6 +116,12 @@ class Authenticator:
         for slot in [slot for slot, known in self._known.items() if _is(known, principal_id)]:
             del self._known[slot]
 
+    def forget_all(self) -> None:
+        """Another process wrote, and any key may be revoked: ask the store again."""
+        self._revocations += 1
+        for slot in [slot for slot, known in self._known.items() if known.ours]:
+            del self._known[slot]
+
     async def _by_key(self, secret: str) -> Principal:
         key = await self._store.api_key_by_hash(hash_of(secret))
         if key is None:
@@ -152,12 +160,12 @@ class Authenticator:
             await self._providers[account.provider].check_credentials(Credentials(account.values))
         except Unauthorized as error:
             refused = Unauthenticated(error.detail, code="provider_key_refused", advice=error.advice)
-            return _Known(refused, self._clock.now() + ACCOUNT_REFUSED_FOR)
+            return _Known(refused, self._clock.now() + ACCOUNT_REFUSED_FOR, ours=False)
         except ProviderError as error:
             raise refusal_of(error) from error
         principal_id, organization_id = tenant(account)
         principal = Principal(principal_id, organization_id, Role.OWNER)
-        return _Known(principal, self._clock.now() + ACCOUNT_REMEMBERED_FOR)
+        return _Known(principal, self._clock.now() + ACCOUNT_REMEMBERED_FOR, ours=False)
 
     def _remember(self, slot: bytes, known: _Known) -> None:
         self._known[slot] = known

@@ -19,6 +19,7 @@ from moorage.errors import (
     ProviderError,
     StaleWrite,
     Unauthorized,
+    Unavailable,
 )
 from moorage.ports.outside import Clock
 from moorage.ports.provider import Credentials, LogLine, Logs, Provider
@@ -42,6 +43,7 @@ class Surroundings:
     public_url: str
     on_written: Callable[[str], None]  # a deployment's id: wakes the engine
     vault: Vault
+    machine: str | None = None  # this one
 
 
 class Deployments:
@@ -124,7 +126,13 @@ class Deployments:
         attempt = deployment.status.attempt
         if attempt is None or attempt.handle is None:
             return _no_lines()
-        name = attempt.rung.offer.provider
+        name, home = attempt.rung.offer.provider, attempt.rung.offer.home
+        if home not in (None, self._out.machine):
+            raise Unavailable(
+                f"The logs are on the machine {home}, and this request came to another one.",
+                code="logs_elsewhere",
+                advice="Ask the service on that machine.",
+            )
         provider = self._out.providers.get(name)
         if not isinstance(provider, Logs):
             raise NotFound(f"Provider {name} keeps no logs that can be read.", code="no_logs")
