@@ -24,6 +24,7 @@ class Job:
     future: asyncio.Future[Any]
     work: Work[Any] | None = None
     unit: Unit | None = None
+    quiet: bool = False  # as in `Database.write`
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +54,16 @@ class Inbox:
             self._queue.put(None)
 
     def take(self, limit: int, timeout: float | None = None) -> list[Job] | None:
-        """What waits, at most `limit`; waits for the first. Nothing after `timeout` seconds; None at the end.
-        Jobs whose callers have gone away are left out."""
+        """What waits, at most `limit`; waits for the first. Nothing after `timeout` seconds; None at the end,
+        to every thread that asks. Jobs whose callers have gone away are left out."""
         jobs: list[Job] = []
         try:
             job = self._queue.get(timeout=timeout)
             while True:
                 if job is None:
+                    self._queue.put(None)
                     if not jobs:
                         return None
-                    self._queue.put(None)
                     break
                 jobs.append(job)
                 if len(jobs) >= limit:
@@ -87,6 +88,7 @@ class Inbox:
             job = self._queue.get_nowait()
             if job is not None and not job.future.done():
                 job.future.set_exception(StoreError("the database thread has ended; start the service again"))
+        self._queue.put(None)
 
 
 def deliver(loop: asyncio.AbstractEventLoop, outcomes: Sequence[Outcome]) -> None:

@@ -56,7 +56,7 @@ class SqliteDatabase:
     async def read(self, work: Work[T]) -> T:
         return await self._reader.run(work)
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, quiet: bool = False) -> T:
         return await self._writer.run(work)
 
     async def commit(self, unit: Unit) -> None:

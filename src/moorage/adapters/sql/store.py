@@ -7,6 +7,7 @@ from datetime import datetime
 
 from moorage.adapters.sql import archive, clusters, job_queue, kinds, leases, reads, rows
 from moorage.adapters.sql.database import Database
+from moorage.adapters.sql.postgres import POOL, PostgresDatabase
 from moorage.adapters.sql.sqlite import SqliteDatabase
 from moorage.domain.cluster import Cluster, NodeGroup
 from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
@@ -36,9 +37,13 @@ class SqlStore:
         self._database = database
 
     @classmethod
-    async def open(cls, url: str) -> SqlStore:
-        """Opens `sqlite:////absolute/path.db`, makes the file (mode 0600) and its folder where they are
-        missing, and brings its tables up to date. Raises ValueError for a URL that cannot be one."""
+    async def open(cls, url: str, *, pool: int = POOL) -> SqlStore:
+        """Opens `sqlite:////absolute/path.db`, of which it makes the file (mode 0600) and its folder where
+        they are missing, or `postgresql://user:password@host:port/database`, with at most `pool` connections.
+        Brings the tables up to date. Raises ValueError for a URL that cannot be one, StoreUnusable and
+        StoreUnavailable."""
+        if url.startswith("postgresql"):
+            return cls(await PostgresDatabase.open(url, pool))
         return cls(await SqliteDatabase.open(url))
 
     async def aclose(self) -> None:
