@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import Any  # an OpenAPI document is untyped JSON
 
-from fastapi import APIRouter, Depends, FastAPI, Request
-from pydantic import BaseModel, ConfigDict
-from starlette.responses import Response
+from fastapi import Depends, FastAPI
+from pydantic import BaseModel
+from starlette.types import ASGIApp
 
 from moorage import __version__
 from moorage.api import (
@@ -25,36 +25,24 @@ from moorage.api import (
     market,
     model_schemas,
     models,
+    operations,
     problems,
     schemas,
     webhooks,
     workers,
 )
 from moorage.api.context import Services
-from moorage.api.json import as_json
 from moorage.api.limits import BodyLimit
 from moorage.api.paths import TrailingSlash
 from moorage.api.query import known_query
+from moorage.api.requests import Requests, RouteNamed
+from moorage.ports.telemetry import NO_METERS, NO_TRACES, Meters, Traces
+from moorage.services.readiness import Readiness
 
 _ABOUT = """Deploys a model to the cheapest compute it fits on, waits until it answers, and looks after it.
 
 Errors are RFC 9457 problem documents: `code` is stable, `errors` names each field and the rule it broke.
 `Idempotency-Key` works on every POST that changes something. Lists page by `cursor`."""
-
-health = APIRouter(tags=["operations"])
-
-
-class Health(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok", "version": __version__}]})
-    status: str
-    version: str
-
-
-@health.get("/health", response_model=Health, summary="Is the service alive?")
-async def alive(_: Request) -> Response:
-    """Needs no token, and asks nobody."""
-    return as_json({"status": "ok", "version": __version__})
-
 
 _DOCUMENTED = (
     schemas,
@@ -69,14 +57,28 @@ _DOCUMENTED = (
     credentials,
     workers,
     jobs,
+    operations,
 )  # the modules whose models have examples
 
 
-def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
+def create_app(
+    services: Services,
+    readiness: Readiness | None = None,
+    *,
+    max_body_bytes: int,
+    meters: Meters = NO_METERS,
+    traces: Traces = NO_TRACES,
+) -> ASGIApp:
+    """`meters` and `traces` hear of every request."""
+    return Requests(_routed(services, readiness, max_body_bytes), meters, traces)
+
+
+def _routed(services: Services, readiness: Readiness | None, max_body_bytes: int) -> FastAPI:
     app = FastAPI(
         title="Moorage", version=__version__, description=_ABOUT, redoc_url=None, redirect_slashes=False
     )
     app.state.services = services
+    app.state.readiness = readiness
     guarded = (
         deployments.router,
         byoc.router,
@@ -90,10 +92,11 @@ def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
     )
     for router in guarded:
         app.include_router(router, dependencies=[Depends(known_query)])
-    for router in (infer.router, workers.router, identity.sign_in, health):
+    for router in (infer.router, workers.router, identity.sign_in, operations.router):
         app.include_router(router)
     dialects = {byoc.PREFIX: byoc_errors.answer}
     problems.install(app, dialects)
+    app.add_middleware(RouteNamed)
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes, larger=jobs.body_limit, dialects=dialects)
     app.add_middleware(TrailingSlash, prefixes=(byoc.PREFIX, clusters.PREFIX), bare=(models.PREFIX,))
     generate = app.openapi

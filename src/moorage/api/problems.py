@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from moorage.api.field_errors import problem_of
+from moorage.api.requests import current_id
 from moorage.errors import (
     Clash,
     Malformed,
@@ -59,6 +60,7 @@ class ProblemDocument(BaseModel):
                     "detail": "There is no model acme/nothing on the Hub.",
                     "code": "model_not_found",
                     "advice": "Check the spelling; a private model needs hf_token.",
+                    "request_id": "5b1c8e0f6d2a4c7e9f3b1d5a7c9e1f30",
                     "errors": [
                         {
                             "field": "body.hf_model_id",
@@ -78,11 +80,12 @@ class ProblemDocument(BaseModel):
     code: str
     advice: str | None = None
     errors: list[FieldProblem] = []
+    request_id: str | None = Field(None, description="Of the request, as in the answer's X-Request-Id.")
 
 
 def document(problem: Problem) -> dict[str, object]:
     errors = [{"field": in_body(e.field), "rule": e.rule, "message": e.message} for e in problem.errors]
-    return {**problem.members(), "errors": errors}
+    return {**problem.members(), "errors": errors, "request_id": current_id()}
 
 
 def in_body(field: str) -> str:
@@ -90,14 +93,16 @@ def in_body(field: str) -> str:
     return field if field.partition(".")[0] in ("body", "query", "path", "header") else f"body.{field}"
 
 
-def response(problem: Problem) -> Response:
+def response(problem: Problem, **more: object) -> Response:
+    """`more` are members of the document that only this kind of problem has."""
     headers: dict[str, str] = {}
     if problem.retry_after is not None:
         headers["retry-after"] = str(math.ceil(problem.retry_after))
     if isinstance(problem, Unauthenticated):
         headers["www-authenticate"] = challenge(problem)
     # What the caller sent is quoted, and may hold half of a surrogate pair, which has no UTF-8.
-    body = json.dumps(document(problem), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    told = {**document(problem), **more}
+    body = json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     return Response(body, problem.status, headers, MEDIA_TYPE)
 
 

@@ -25,6 +25,7 @@ from moorage.domain.observation import Observation
 from moorage.domain.steps import Create, Created, Later, Outcome, Remove, Report, Seen, Step, Vanished
 from moorage.domain.transition import Change, advance
 from moorage.engine.effects import Effect, Effects
+from moorage.engine.recording import Recorder
 from moorage.engine.store_trouble import StoreTrouble
 from moorage.errors import StaleWrite
 from moorage.ports.outside import Clock
@@ -62,6 +63,7 @@ class Driver:
         lease_seconds: float,
         machine: str | None = None,
         on_applied: Callable[[Deployment], None],
+        recorder: Recorder | None = None,
     ) -> None:
         self._store = store
         self._effects = effects
@@ -73,6 +75,7 @@ class Driver:
         self._lease_seconds = lease_seconds
         self._machine = machine
         self._on_applied = on_applied
+        self._recorder = recorder or Recorder()
         self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
         self._trouble = StoreTrouble("engine.drive")
 
@@ -88,7 +91,7 @@ class Driver:
                 seen = did.observation if isinstance(did, Seen) else did
                 continue
             changes, seen = self._changes(deployment, did, seen)
-            if await self._apply(changes, hold):
+            if await self._apply(deployment, changes, hold):
                 if changes[-1].rests:
                     return
                 deployment = changes[-1].deployment.stored()
@@ -127,17 +130,20 @@ class Driver:
 
     async def _perform(self, deployment: Deployment, effect: Effect) -> Outcome:
         name = type(effect).__name__.lower()
+        record = self._recorder.effect(deployment, effect)
         try:
             async with asyncio.timeout(self._effect_timeout):
                 outcome = await self._trouble.insist(lambda: self._effects.perform(deployment, effect))
         except TimeoutError:
             outcome = Later(f"{name} did not finish within {self._effect_timeout:.0f} s")
+        record.over(outcome)
         log.debug("engine.effect", deployment=deployment.id, effect=name, outcome=type(outcome).__name__)
         return outcome
 
-    async def _apply(self, changes: Sequence[Change], hold: Hold) -> bool:
+    async def _apply(self, before: Deployment, changes: Sequence[Change], hold: Hold) -> bool:
         """Stores where the changes lead, with the events and messages of each, under the lease; False when
         the write was stale."""
+        record = self._recorder.write(before)
         async with self._writing:
             last = changes[-1]
             hold.letting_go = last.rests
@@ -147,6 +153,7 @@ class Driver:
             except StaleWrite:
                 hold.letting_go = False
                 return False
+        record.stored(changes)
         self._on_applied(last.deployment.stored())
         return True
 

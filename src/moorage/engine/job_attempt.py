@@ -39,6 +39,7 @@ from moorage.engine.store_trouble import StoreTrouble
 from moorage.errors import Clash, Problem, StaleWrite
 from moorage.ports.outside import Clock
 from moorage.ports.store import Insert, Store, Update, Write
+from moorage.ports.telemetry import NO_METERS, Meters
 
 log = structlog.get_logger(__name__)
 
@@ -102,6 +103,7 @@ class JobAttempt:
         on_over: Callable[[Job], None],
         bytes_at_once: int = 256 * 1024 * 1024,
         luck: Callable[[], float] = random.random,
+        meters: Meters = NO_METERS,
     ) -> None:
         self._store = store
         self._replicas = replicas
@@ -111,6 +113,7 @@ class JobAttempt:
         self._on_over = on_over
         self._budget = ByteBudget(bytes_at_once)
         self._luck = luck
+        self._meters = meters
         self._trouble = StoreTrouble("jobs.attempts")
 
     async def make(self, hold: Hold) -> None:
@@ -173,6 +176,7 @@ class JobAttempt:
                 self._on_over(after)
             return
         hold.job = after.stored()
+        self._meters.ran(after.state.value)
         log.info("job.ran", job=after.id, deployment=after.deployment_id, state=after.state.value)
         if after.state.final:
             self._on_over(after)

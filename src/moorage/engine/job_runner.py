@@ -74,6 +74,11 @@ class JobRunner:
         self._check = False  # what is held may have been taken away
         self._running = False
 
+    @property
+    def in_hand(self) -> int:
+        """Jobs that are being carried out."""
+        return len(self._held)
+
     # -- what happens outside ---------------------------------------------------------------------------
 
     def queued(self, job: Job) -> None:

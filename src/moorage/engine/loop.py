@@ -18,6 +18,7 @@ import structlog
 
 from moorage.domain.deployment import Deployment
 from moorage.engine.drive import Driver, Hold
+from moorage.engine.pulse import Pulse
 from moorage.engine.store_trouble import StoreTrouble
 from moorage.errors import StoreError
 from moorage.ports.outside import Clock
@@ -64,10 +65,21 @@ class Engine:
         self._driver = driver
         self._clock = clock
         self._settings = settings
+        self.pulse = Pulse()
         self._wake = asyncio.Event()
         self._in_hand = 0
         self._signalled: set[str] = set()  # deployment ids
         self._signal = asyncio.Event()
+
+    @property
+    def in_hand(self) -> int:
+        """Deployments that are being driven."""
+        return self._in_hand
+
+    @property
+    def places(self) -> int:
+        """How many can be driven at once."""
+        return self._settings.concurrency
 
     def wake(self) -> None:
         """Something is due: called after a service wrote."""
@@ -81,8 +93,13 @@ class Engine:
 
     async def run(self) -> None:
         """Until cancelled; what is in hand is then let go of, and another process goes on at once."""
-        async with self._shift() as shift:
-            await self._claim(shift)
+        self.pulse.began()
+        try:
+            async with self._shift() as shift:
+                await self._claim(shift)
+        except Exception:
+            self.pulse.died()
+            raise
 
     async def round(self, seconds: float) -> int:
         """Drives what is due, and what that makes due, to rest; what is not done in time is let go of. Gives
@@ -130,7 +147,9 @@ class Engine:
             except StoreError as error:
                 await asyncio.sleep(trouble.failed(error))
                 continue
+            self.pulse.sleeps(pause)
             await wait_for(self._wake, pause)
+            self.pulse.round()
 
     def _free(self) -> int:
         return self._settings.concurrency - self._in_hand
@@ -142,6 +161,7 @@ class Engine:
         lease = Lease(secrets.token_hex(16), self._lease_end())
         machine = self._settings.machine
         claimed = await self._store.claim_deployments(lease, self._clock.now(), free, machine)
+        self.pulse.behind(claimed[-1].due_at if len(claimed) == free else None)
         for deployment in claimed:
             self._start(shift, deployment, lease.token)
         return len(claimed)
@@ -176,6 +196,7 @@ class Engine:
         if claimed:
             return 0.0
         due = await self._store.next_due("deployments", self._clock.now(), self._settings.machine)
+        self.pulse.behind(due)
         if due is None:
             return self._settings.idle_seconds
         return min(self._settings.idle_seconds, max(0.0, (due - self._clock.now()).total_seconds()))

@@ -86,6 +86,26 @@ class Outbox:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._running = False
+        self._due: datetime | None = None  # when the store has the next one, as it said last
+
+    @property
+    def sending(self) -> int:
+        """Messages whose receivers are to answer."""
+        return len(self._tasks)
+
+    @property
+    def waiting(self) -> int:
+        """Messages in hand that are behind others to the same receivers."""
+        return sum(len(lane.waiting) for lane in self._lanes.values())
+
+    def lag(self, now: datetime) -> float:
+        """Seconds that the message is late which is due longest, in hand or, as far as is known, in the
+        store."""
+        due = [self._due, *(item.delivery.due_at for item in self._held.values())]
+        return max(
+            ((now - moment).total_seconds() for moment in due if moment is not None and moment < now),
+            default=0.0,
+        )
 
     def wake(self) -> None:
         """Something may be due: called after a unit with deliveries was committed."""
@@ -169,7 +189,7 @@ class Outbox:
         """Seconds to sleep unless woken."""
         if len(self._held) >= self._limits.held:
             return self._limits.idle  # an attempt that ends wakes us
-        due = await self._store.next_due("deliveries", self._clock.now())
+        due = self._due = await self._store.next_due("deliveries", self._clock.now())
         if due is None:
             return self._limits.idle
         return min(max(0.0, (due - self._clock.now()).total_seconds()), self._limits.idle)

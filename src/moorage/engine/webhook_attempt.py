@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -33,6 +33,7 @@ from moorage.domain.delivery import (
 from moorage.domain.event import Event
 from moorage.domain.notice import NewId
 from moorage.domain.webhook_signature import SECRET_BYTES, new_secret, seal_context, sealed_in_use, sign
+from moorage.engine.recording import Recorder
 from moorage.engine.store_trouble import StoreTrouble
 from moorage.errors import AlreadyExists, OutgoingFailed, OutgoingRefused, StaleWrite
 from moorage.ports.outside import Clock, Outgoing, SecretBox
@@ -56,6 +57,7 @@ class WebhookAttempt:
         *,
         timeout: float,
         luck: Callable[[], float] = random.random,
+        recorder: Recorder | None = None,
     ) -> None:
         self._store = store
         self._outgoing = outgoing
@@ -64,6 +66,7 @@ class WebhookAttempt:
         self._new_id = new_id
         self._timeout = timeout
         self._luck = luck
+        self._recorder = recorder or Recorder()
         self._trouble = StoreTrouble("outbox.attempts")
 
     async def make(self, delivery: Delivery, token: str) -> None:
@@ -75,8 +78,10 @@ class WebhookAttempt:
         if receiver is not None and receiver.disabled_at is not None:
             await self._commit(disable(delivery), token)
             return
-        answer = await self._send(delivery)
+        record = self._recorder.attempt(delivery)
+        answer = await self._send(delivery, record.headers)
         after = after_attempt(delivery, answer, self._clock.now(), self._luck())
+        record.over(answer, after)
         await self._commit(after, token)
         log.info(
             "webhook.attempted",
@@ -89,7 +94,7 @@ class WebhookAttempt:
 
     # -- sending ----------------------------------------------------------------------------------------
 
-    async def _send(self, delivery: Delivery) -> Answer:
+    async def _send(self, delivery: Delivery, more_headers: Mapping[str, str]) -> Answer:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
@@ -97,7 +102,7 @@ class WebhookAttempt:
             signatures = await self._trouble.insist(lambda: self._signatures(delivery, at))
             answer = await self._outgoing.post(
                 delivery.url,
-                message_headers(delivery.id, at, signatures),
+                {**message_headers(delivery.id, at, signatures), **more_headers},
                 delivery.payload.encode(),
                 self._timeout,
             )

@@ -11,7 +11,7 @@ model.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from moorage.connections import Connections
@@ -34,6 +34,9 @@ METRICS = "/metrics"
 LIMITS = Limits()
 
 
+MoreMetrics = Callable[[], Awaitable[bytes]]
+
+
 class Authenticator(Protocol):
     """Who calls. May answer at once (a cached credential costs no suspension) or with something to await.
     Raises Unauthenticated, or another Problem."""
@@ -43,8 +46,8 @@ class Authenticator(Protocol):
 
 class Gateway:
     """An ASGI app. What is not the gateway's goes to `fallback` untouched. `resolve` is the guard for hosts
-    that users named; `metrics` says whether `/metrics` is answered, to whoever asks. `aclose` ends the
-    connections to workers; requests under way fail."""
+    that users named; `metrics` says whether `/metrics` is answered, to whoever asks, with `more_metrics`
+    after the gateway's own. `aclose` ends the connections to workers; requests under way fail."""
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class Gateway:
         resolve: Resolve | None = None,
         waker: Waker | None = None,
         metrics: bool = True,
+        more_metrics: MoreMetrics | None = None,
     ) -> None:
         self.meter = Meter()
         self.out = Surroundings(
@@ -66,6 +70,7 @@ class Gateway:
         self._authenticate = authenticate
         self._fallback = fallback
         self._metrics = metrics
+        self._more_metrics = more_metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -78,7 +83,7 @@ class Gateway:
         elif "/proxy" in path:
             await self._proxy(scope, receive, send)
         elif path == METRICS and self._metrics and scope["method"] == "GET":
-            await self._tell(send)
+            await self._tell(scope, send)
         else:
             await self._fallback(scope, receive, send)
 
@@ -140,12 +145,14 @@ class Gateway:
         if self.out.waker is not None:
             self.out.waker.keep(table)
 
-    async def _tell(self, send: Send) -> None:
+    async def _tell(self, scope: Scope, send: Send) -> None:
         """The metrics; between two pieces others have their turn."""
         self._forget_the_gone()
-        headers = [(b"content-type", metrics.CONTENT_TYPE)]
+        more = b"" if self._more_metrics is None else await self._more_metrics()
+        request_id = hygiene.request_id(scope["headers"]).encode("ascii")
+        headers = [(b"content-type", metrics.CONTENT_TYPE), (b"x-request-id", request_id)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         for piece in metrics.exposition(self.meter.tallies()):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             await asyncio.sleep(0)
-        await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.body", "body": more})

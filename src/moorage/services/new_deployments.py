@@ -47,6 +47,7 @@ from moorage.errors import (
 from moorage.planning import Plan, Planner
 from moorage.ports.outside import Clock, Outgoing, SecretBox
 from moorage.ports.store import Append, Insert, Store, Write
+from moorage.ports.telemetry import NO_TRACES, Traces
 from moorage.services.authorization import require
 from moorage.services.credentials import Accounts, ProviderCredentials
 from moorage.services.idempotency import Answer, once
@@ -88,6 +89,7 @@ class PlacingSurroundings:
     credentials: ProviderCredentials
     shared_cache: SharedCachePolicy = SharedCachePolicy()
     models: RegisteredModels = NoModels()
+    traces: Traces = NO_TRACES
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ class NewDeployments:
         require(principal, Permission.DEPLOY)
 
         made: list[str] = []
+        began = self._out.clock.now()
 
         async def make() -> tuple[Sequence[Write], int, bytes]:
             asked = await self._asked(principal, request)
@@ -162,6 +165,8 @@ class NewDeployments:
                 errors=(FieldError("body.name", "unique_in_organization", "The name is taken."),),
             ) from error
         if not answer.replayed:
+            seconds = (out.clock.now() - began).total_seconds()
+            out.traces.accepted(made[-1], "create deployment", seconds)
             out.on_written(made[-1])
         return answer
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 SCHEMAS = "#/components/schemas"
 PROBLEM = {"$ref": f"{SCHEMAS}/ProblemDocument"}
 SIGNED = {"POST /v1/workers/{endpoint}/state", "GET /v1/workers/{endpoint}/cache"}
-WITHOUT_CALLER = {"GET /health", "POST /auth/token", *SIGNED}
+WITHOUT_CALLER = {"GET /health", "GET /ready", "POST /auth/token", *SIGNED}
 NO_BODY_TAKEN = {
     "POST /v1/webhook-secret/rotate",
     "POST /v1/deliveries/{delivery_id}/resend",

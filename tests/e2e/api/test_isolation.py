@@ -83,6 +83,7 @@ CASES: dict[tuple[str, str], Case] = {
 PUBLIC = {
     ("POST", "/auth/token"),
     ("GET", "/health"),
+    ("GET", "/ready"),
     # with the signature of an endpoint's own workers, which `test_worker_reports` tries
     ("POST", "/v1/workers/{endpoint}/state"),
     ("GET", "/v1/workers/{endpoint}/cache"),
