@@ -111,10 +111,25 @@ async def test_revocation_elsewhere_takes_effect_within_the_cache_time(
     header = f"Bearer {new.secret}"
     await elsewhere.authenticate_header(header)
     await keys.revoke_key(OWNER, new.key.id)
-    advance(seconds=4.9)
+    advance(seconds=1.9)
     assert elsewhere.cached(header) is not None
     advance(seconds=0.1)
     assert elsewhere.cached(header) is None
+    assert (await refused(elsewhere, header)).code == "key_revoked"
+
+
+async def test_word_of_another_process_has_every_key_asked_for_again(
+    keys: ApiKeys, store: MemoryStore, tokens: JwtTokens, clock: Clock
+) -> None:
+    elsewhere = Authenticator(store, tokens, clock)
+    new = await keys.create_key(OWNER, "ci", Role.DEPLOYER)
+    header = f"Bearer {new.secret}"
+    await elsewhere.authenticate_header(header)
+    elsewhere.forget_all()
+    assert elsewhere.cached(header) is None
+    await elsewhere.authenticate_header(header)
+    await keys.revoke_key(OWNER, new.key.id)
+    elsewhere.forget_all()
     assert (await refused(elsewhere, header)).code == "key_revoked"
 
 
