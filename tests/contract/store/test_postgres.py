@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from psycopg import sql
 
 from moorage.adapters.sql.store import SqlStore
 from moorage.adapters.sql.tables import metadata
@@ -14,7 +13,7 @@ from moorage.testing.postgres import PostgresServer
 from moorage.testing.store_contract import StoreContract
 
 DATABASE = "contract"
-EMPTY = sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(map(sql.Identifier, metadata.tables)))
+EMPTY = ";".join(f"DELETE FROM {table}" for table in metadata.tables)
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ class SqlStore:
     def changes(self) -> AsyncIterator[None]:
         return self._database.changes()
 
-    # -- writes
+    # -- writes. Claims are quiet: they put off what others wait for, and at its end these find out.
 
     async def commit(self, writes: Sequence[Write]) -> None:
         await self._database.commit(rows.prepare(writes))
@@ -61,14 +61,16 @@ class SqlStore:
         self, lease: Lease, now: datetime, limit: int, home: str | None = None
     ) -> Sequence[Deployment]:
         return await self._database.write(
-            lambda c: leases.claim(c, kinds.DEPLOYMENT, lease, now, limit, home)
+            lambda c: leases.claim(c, kinds.DEPLOYMENT, lease, now, limit, home), quiet=True
         )
 
     async def claim_deliveries(self, lease: Lease, now: datetime, limit: int) -> Sequence[Delivery]:
-        return await self._database.write(lambda c: leases.claim(c, kinds.DELIVERY, lease, now, limit))
+        return await self._database.write(
+            lambda c: leases.claim(c, kinds.DELIVERY, lease, now, limit), quiet=True
+        )
 
     async def claim_duty(self, duty: str, lease: Lease, now: datetime) -> bool:
-        return await self._database.write(lambda c: leases.claim_duty(c, duty, lease, now))
+        return await self._database.write(lambda c: leases.claim_duty(c, duty, lease, now), quiet=True)
 
     async def renew(self, kind: Claimable, held: Mapping[str, str], until: datetime) -> frozenset[str]:
         if not held:
@@ -110,7 +112,7 @@ class SqlStore:
     async def claim_jobs(self, wanted: Mapping[str, int], lease: Lease, now: datetime) -> Sequence[Job]:
         if not wanted:
             return []
-        return await self._database.write(lambda c: job_queue.claim(c, wanted, lease, now))
+        return await self._database.write(lambda c: job_queue.claim(c, wanted, lease, now), quiet=True)
 
     async def jobs_held(self, held: Mapping[str, str]) -> frozenset[str]:
         if not held:
@@ -128,7 +130,7 @@ class SqlStore:
         return await self._database.read(lambda c: job_queue.expired(c, now, limit))
 
     async def forget_jobs(self, now: datetime, limit: int) -> int:
-        return await self._database.write(lambda c: job_queue.forget(c, now, limit))
+        return await self._database.write(lambda c: job_queue.forget(c, now, limit), quiet=True)
 
     # -- reads
 

@@ -6,6 +6,8 @@ Ids are compared byte by byte: their order is the order of time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -16,23 +18,55 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    TypeDecorator,
     true,
 )
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeEngine
 
 metadata = MetaData(
     naming_convention={"pk": "pk_%(table_name)s", "ix": "ix_%(table_name)s_%(column_0_N_name)s"},
 )
 
-# A database with a language's collation would sort ids otherwise than Python does.
-_Key = Text().with_variant(Text(collation="C"), "postgresql")
+
+class _Key(TypeDecorator[str]):
+    """Text that is searched. A PostgreSQL database with a language's collation would sort it otherwise than
+    Python does; and it takes no NUL, which a search for what a user typed may hold, so NUL is written
+    otherwise there, in a way that keeps the order and can be read back."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
+        return dialect.type_descriptor(Text(collation="C" if dialect.name == "postgresql" else None))
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[str | None], str | None] | None:
+        return _without_nul if dialect.name == "postgresql" else None
+
+    def result_processor(
+        self, dialect: Dialect, coltype: object
+    ) -> Callable[[str | None], str | None] | None:
+        return _with_nul if dialect.name == "postgresql" else None
+
+
+def _without_nul(text: str | None) -> str | None:
+    if text is None or ("\0" not in text and "\1" not in text):
+        return text
+    return text.replace("\1", "\1\3").replace("\0", "\1\2")
+
+
+def _with_nul(text: str | None) -> str | None:
+    if text is None or "\1" not in text:
+        return text
+    return text.replace("\1\2", "\0").replace("\1\3", "\1")
 
 
 def _id() -> Column[str]:
-    return Column("id", _Key, nullable=False)
+    return Column("id", _Key(), nullable=False)
 
 
 def _key(name: str, *, nullable: bool = False) -> Column[str]:
-    return Column(name, _Key, nullable=nullable)
+    return Column(name, _Key(), nullable=nullable)
 
 
 def _instant(name: str, *, nullable: bool = False) -> Column[int]:
