@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from moorage.domain.deployment import Deployment, Phase
+from moorage.engine.census import Census
 from moorage.engine.store_trouble import StoreTrouble
 from moorage.errors import StoreError
 from moorage.gateway.routes import Route, RoutePublisher
@@ -92,10 +93,17 @@ class PublishedRoutes:
     """The gateway's table, kept as the store is. `opened` hears the ids of deployments that serve from now
     on, or never will."""
 
-    def __init__(self, store: Store, routes: RoutePublisher, opened: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        routes: RoutePublisher,
+        opened: Callable[[str], None],
+        census: Census | None = None,
+    ) -> None:
         self._store = store
         self._routes = routes
         self._opened = opened
+        self._census = census or Census()
         self._dropped: set[str] = set()  # ids, since all were loaded last
 
     def publish(self, deployment: Deployment) -> None:
@@ -103,6 +111,7 @@ class PublishedRoutes:
         over = deployment.phase in (Phase.FAILED, Phase.DELETED)
         if old is not None and old.version > deployment.version:
             return  # read before somebody else published what came after
+        self._census.heard(deployment)
         if over or (old.targets if old else ()) != deployment.status.targets:
             self._opened(deployment.id)
         if deployment.phase is Phase.DELETED:

@@ -13,9 +13,11 @@ from uuid import uuid4
 
 import structlog
 
+from moorage.adapters.control_metrics import ControlMetrics
 from moorage.adapters.hub import HuggingFaceHub
 from moorage.adapters.image_registry import HttpImageRegistry
 from moorage.adapters.job_api import HttpJobApi
+from moorage.adapters.measuring import measured_provider, measured_store
 from moorage.adapters.object_storage import Bucket, BucketKeys, SharedCache
 from moorage.adapters.outgoing import GuardedOutgoing
 from moorage.adapters.outgoing_rules import AllowList
@@ -35,12 +37,14 @@ from moorage.domain.job import Job
 from moorage.domain.model import SharedCachePolicy
 from moorage.domain.notice import NewId
 from moorage.domain.worker_callback import PURPOSE, endpoint_secret
+from moorage.engine.census import Census
 from moorage.engine.drive import Driver
 from moorage.engine.effects import Effects
 from moorage.engine.job_attempt import JobAttempt
 from moorage.engine.job_runner import JobLimits, JobRunner
 from moorage.engine.loop import Engine, EngineSettings
 from moorage.engine.outbox import Outbox, OutboxLimits
+from moorage.engine.recording import Recorder
 from moorage.engine.sweeper import Sweeper
 from moorage.engine.ticks import Ticks
 from moorage.engine.watches import Watches
@@ -53,11 +57,13 @@ from moorage.gateway.proxy import Gateway
 from moorage.gateway.routes import Route, RoutePublisher
 from moorage.gateway.waking import Waker
 from moorage.installed_providers import load_providers, machine_of
+from moorage.observing import scrape, traces_of, watch_deployments, watch_engine
 from moorage.open_store import open_store
 from moorage.planning import Planner
 from moorage.ports.outside import Clock, Outgoing
 from moorage.ports.provider import Callback, Provider
 from moorage.ports.store import Store
+from moorage.ports.telemetry import Meters
 from moorage.services.authentication import Authenticator
 from moorage.services.changes import ChangeSurroundings, DeploymentChanges
 from moorage.services.cluster_access import ClusterAccess
@@ -72,6 +78,7 @@ from moorage.services.models import Models, ModelSurroundings
 from moorage.services.new_deployments import NewDeployments, PlacingSurroundings
 from moorage.services.node_groups import NodeGroups
 from moorage.services.prices import Prices
+from moorage.services.readiness import Readiness
 from moorage.services.webhooks import Webhooks
 from moorage.services.worker_reports import WorkerReports
 from moorage.settings import Settings
@@ -166,12 +173,16 @@ async def running(
     clock, new_id, signals = SystemClock(), SystemIds(), Signals()
     async with contextlib.AsyncExitStack() as stack:
         machine = machine_of(settings)
-        store = await open_store(settings.store_url)
+        metrics = ControlMetrics()
+        traces = await stack.enter_async_context(traces_of(settings))
+        recorder = Recorder(metrics, traces)
+        store = measured_store(await open_store(settings.store_url), metrics)
         stack.push_async_callback(store.aclose)
         guard = GuardedOutgoing(AllowList.parse(settings.outbound_allow))
         stack.push_async_callback(guard.aclose)
         if providers is None:
             providers = load_providers(settings, os.environ, guard.resolve)
+        providers = {name: measured_provider(provider, metrics) for name, provider in providers.items()}
         for provider in providers.values():
             stack.push_async_callback(provider.aclose)
         hub = HuggingFaceHub(settings.hub_url)
@@ -196,7 +207,9 @@ async def running(
             ModelSurroundings(store, HttpImageRegistry(outgoing), hub, box, idempotency, clock, new_id)
         )
         credentials = ProviderCredentials(store, providers, vault, box, clock, new_id)
-        attempt = WebhookAttempt(store, outgoing, box, clock, new_id, timeout=ATTEMPT_SECONDS)
+        attempt = WebhookAttempt(
+            store, outgoing, box, clock, new_id, timeout=ATTEMPT_SECONDS, recorder=recorder
+        )
         driver = Driver(
             store,
             Effects(providers, planner, box, vault, links),
@@ -210,6 +223,7 @@ async def running(
             lease_seconds=settings.lease_seconds,
             machine=machine,
             on_applied=lambda deployment: service.applied(deployment),
+            recorder=recorder,
         )
         engine = Engine(
             store, driver, clock, EngineSettings(lease_seconds=settings.lease_seconds, machine=machine)
@@ -242,6 +256,7 @@ async def running(
             new_id,
             public_url=public_url,
             on_over=lambda job: service.job_over(job),
+            meters=metrics,
         )
         jobs = JobRunner(store, replicas, job_attempt, clock, JobLimits(lease=settings.lease_seconds))
         job_api = HttpJobApi(guard.resolve)
@@ -260,6 +275,7 @@ async def running(
                     credentials,
                     _shared_cache_policy(settings),
                     models,
+                    traces,
                 )
             ),
             deployments=Deployments(
@@ -333,7 +349,11 @@ async def running(
                 )
             ),
         )
-        api: App = create_app(services, max_body_bytes=settings.max_body_bytes)
+        census, readiness = Census(), Readiness(store, engine.pulse.trouble)
+        stack.push_async_callback(readiness.aclose)
+        api: App = create_app(
+            services, readiness, max_body_bytes=settings.max_body_bytes, meters=metrics, traces=traces
+        )
         if settings.tick_token is not None:
             ticks = Ticks(store, clock, engine, outbox, jobs, sweeper, machine=machine)
             stack.push_async_callback(ticks.aclose)
@@ -349,12 +369,15 @@ async def running(
             resolve=guard.resolve,
             waker=waker,
             metrics=settings.metrics,
+            more_metrics=scrape(metrics, readiness),
         )
         stack.push_async_callback(gateway.aclose)
-        published = PublishedRoutes(store, routes, jobs.opened)
+        published = PublishedRoutes(store, routes, jobs.opened, census)
         service = Service(
             gateway, settings, store, engine, routes, published, signals, outbox, jobs, watches, clock, new_id
         )
+        watch_engine(metrics, clock, engine, outbox, jobs)
+        watch_deployments(metrics, clock, census)
         if settings.bootstrap_user and settings.bootstrap_password:
             password = settings.bootstrap_password.get_secret_value()
             await services.identity.bootstrap_owner(settings.bootstrap_user, password)
@@ -382,7 +405,7 @@ async def running(
                 "watches": watches.run,
             }
         service.tasks = [
-            asyncio.create_task(_kept_running(name, run), name=name) for name, run in loops.items()
+            asyncio.create_task(_kept_running(name, run, metrics), name=name) for name, run in loops.items()
         ]
         try:
             yield service
@@ -428,12 +451,13 @@ def _shared_cache_policy(settings: Settings) -> SharedCachePolicy:
     )
 
 
-async def _kept_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
+async def _kept_running(name: str, run: Callable[[], Awaitable[None]], meters: Meters) -> None:
     """A background task that dies of a bug takes nothing with it: it is told, and begun again."""
     while True:
         try:
             await run()
         except Exception:
+            meters.failed(name)
             log.exception("service.task_failed", task=name)
         await asyncio.sleep(RESTART_SECONDS)
 

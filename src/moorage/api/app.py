@@ -63,7 +63,7 @@ _DOCUMENTED = (
 
 def create_app(
     services: Services,
-    readiness: Readiness | None = None,
+    readiness: Readiness,
     *,
     max_body_bytes: int,
     meters: Meters = NO_METERS,
@@ -73,7 +73,7 @@ def create_app(
     return Requests(_routed(services, readiness, max_body_bytes), meters, traces)
 
 
-def _routed(services: Services, readiness: Readiness | None, max_body_bytes: int) -> FastAPI:
+def _routed(services: Services, readiness: Readiness, max_body_bytes: int) -> FastAPI:
     app = FastAPI(
         title="Moorage", version=__version__, description=_ABOUT, redoc_url=None, redirect_slashes=False
     )
