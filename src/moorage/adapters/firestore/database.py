@@ -1,0 +1,173 @@
+"""The calls to Firestore, all of them: each has a deadline, is asked again where that is safe, and fails in
+the port's words.
+
+A read is asked again until its deadline. A batch is not, because nobody knows whether it was carried out when
+its answer is lost: `write` raises Unsure, and who wrote looks (`unit_of_work`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from google.cloud.firestore import DELETE_FIELD
+from google.cloud.firestore_v1.async_document import AsyncDocumentReference
+from google.cloud.firestore_v1.async_query import AsyncQuery
+from google.cloud.firestore_v1.base_document import DocumentSnapshot
+from google.cloud.firestore_v1.base_query import FieldFilter
+
+from moorage.adapters.firestore.address import Address
+from moorage.adapters.firestore.connection import Connection
+from moorage.adapters.firestore.documents import Alter, Change, Create, Found, Place, Put, Remove, present
+from moorage.adapters.firestore.failures import MET, PASSING, Conflict, Unsure, told
+from moorage.adapters.firestore.queries import Search
+from moorage.errors import StoreUnavailable
+
+T = TypeVar("T")
+
+DEADLINE = 8.0  # seconds that an operation has, its repetitions included
+CALL = 5.0  # seconds that one call has
+MOST_CHANGES = 500  # in a batch of changes that need not go together
+_PAUSE = (0.005, 0.25)  # seconds between tries: the first, at most
+
+
+class Database:
+    def __init__(self, connection: Connection, address: Address) -> None:
+        self._client = connection.client
+        self.connection = connection
+        self.address = address
+
+    async def get(self, places: Collection[Place], fields: Sequence[str] | None = None) -> dict[Place, Found]:
+        """Those that are there, with all fields or these."""
+        if not places:
+            return {}
+        return await self._asked(lambda: self._get(places, fields))
+
+    async def look(self, place: Place) -> tuple[Found | None, datetime]:
+        """The document, and Firestore's time."""
+        return await self._asked(lambda: self._look(place))
+
+    async def find(self, search: Search) -> list[Found]:
+        return await self._asked(lambda: self._find(search))
+
+    async def total(self, search: Search) -> dict[str, int]:
+        """How many documents there are, as `count`, and the sums that the search's shape asks for."""
+        return await self._asked(lambda: self._total(search))
+
+    async def write(self, changes: Sequence[Change]) -> None:
+        """All or none, durable when it returns. Raises Conflict, Unsure, and StoreError."""
+        if not changes:
+            return
+        batch = self._client.batch()
+        for change in changes:
+            self._add(batch, change)
+        try:
+            await batch.commit(retry=None, timeout=CALL)
+        except MET as error:
+            raise Conflict(str(error)) from error
+        except PASSING as error:
+            raise Unsure(str(told(error, self.address))) from error
+        except Exception as error:
+            raise told(error, self.address) from error
+
+    async def tries(self) -> AsyncIterator[int]:
+        """Numbers of tries, with a pause before each but the first. Raises StoreUnavailable in the end."""
+        end = time.monotonic() + DEADLINE
+        number = 0
+        while True:
+            yield number
+            least, most = _PAUSE
+            pause = random.uniform(0, min(least * 2**number, most)) + least
+            if time.monotonic() + pause >= end:
+                raise StoreUnavailable(
+                    f"Firestore did not get it done within {DEADLINE:g} s in {self.address}: it is away, or"
+                    " too many write the same"
+                )
+            await asyncio.sleep(pause)
+            number += 1
+
+    async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
+        end = time.monotonic() + DEADLINE
+        pause = _PAUSE[0]
+        while True:
+            try:
+                return await call()
+            except PASSING as error:
+                if time.monotonic() + pause >= end:
+                    raise told(error, self.address) from error
+            except Exception as error:
+                raise told(error, self.address) from error
+            await asyncio.sleep(random.uniform(0.5, 1) * pause)
+            pause = min(pause * 2, _PAUSE[1])
+
+    async def _get(self, places: Collection[Place], fields: Sequence[str] | None) -> dict[Place, Found]:
+        references = [self._reference(place) for place in places]
+        found: dict[Place, Found] = {}
+        async for snapshot in self._client.get_all(references, field_paths=fields, retry=None, timeout=CALL):
+            if snapshot.exists:
+                row = _found(snapshot)
+                found[row.place] = row
+        return found
+
+    async def _look(self, place: Place) -> tuple[Found | None, datetime]:
+        snapshot = await self._reference(place).get(retry=None, timeout=CALL)
+        return (_found(snapshot) if snapshot.exists else None), snapshot.read_time
+
+    async def _find(self, search: Search) -> list[Found]:
+        stream = self._query(search).stream(retry=None, timeout=CALL)
+        return [_found(snapshot) async for snapshot in stream]
+
+    async def _total(self, search: Search) -> dict[str, int]:
+        # Any: the library's decorator takes the types of these methods away.
+        query: Any = self._query(search).count(alias="count")
+        for name in search.shape.sums:
+            query = query.sum(name, alias=name)
+        [results] = await query.get(retry=None, timeout=CALL)
+        return {result.alias: int(result.value or 0) for result in results}
+
+    def _query(self, search: Search) -> AsyncQuery:
+        query = AsyncQuery(self._client.collection(search.shape.collection))
+        for name, operator, value in search.conditions:
+            query = query.where(filter=FieldFilter(name, operator, value))
+        for name, direction in search.shape.order:
+            query = query.order_by(name, direction=direction)
+        if search.after is not None:
+            after = dict(search.after)
+            if isinstance(key := after.get("__name__"), str):
+                after["__name__"] = self._reference(Place(search.shape.collection, key))
+            query = query.start_after(after)
+        if search.limit is not None:
+            query = query.limit(search.limit)
+        return query.select(search.shape.fields) if search.shape.fields else query
+
+    def _add(self, batch: Any, change: Change) -> None:  # Any: the library's batch has no types
+        reference = self._reference(change.place)
+        match change:
+            case Create(_, fields):
+                batch.create(reference, present(fields))
+            case Put(_, fields):
+                batch.set(reference, present(fields))
+            case Remove():
+                batch.delete(reference)
+            case Alter(_, fields, since):
+                values = {name: DELETE_FIELD if value is None else value for name, value in fields.items()}
+                option = None if since is None else self._client.write_option(last_update_time=since)
+                batch.update(reference, values, option=option)
+
+    def _reference(self, place: Place) -> AsyncDocumentReference:
+        return self._client.collection(place.collection).document(place.key)
+
+
+def chunks(changes: Iterable[T], size: int = MOST_CHANGES) -> list[list[T]]:
+    """At most so many at once."""
+    every = list(changes)
+    return [every[start : start + size] for start in range(0, len(every), size)]
+
+
+def _found(snapshot: DocumentSnapshot[Any]) -> Found:  # Any: sync or async, the same here
+    collection, key = snapshot.reference.path.split("/", 1)
+    return Found(Place(collection, key), snapshot.to_dict() or {}, snapshot.update_time)
