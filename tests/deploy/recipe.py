@@ -17,7 +17,7 @@ _FLAG = re.compile(r"--([a-z-]+)=(\S+)\s+")
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """`RUN --mount=type=cache,… pip install …` has the name RUN, the flag `mount`, and the rest as its value."""
+    """`RUN --mount=type=cache,… pip install …` has the name RUN, the flag `mount`, and the rest as value."""
 
     name: str
     value: str

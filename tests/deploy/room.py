@@ -26,6 +26,7 @@ _LEFT_OUT = shutil.ignore_patterns("site-packages", "test", "__pycache__", "conf
 _ENTER = """
 set -e
 root=$1 user=$2 read_only=$3; shift 3
+if [ "$user" = 0 ]; then rights=+all; else rights=-all; fi
 mount --bind "$root" "$root"
 if [ "$read_only" = yes ]; then mount -o remount,bind,ro "$root"; fi
 mount --rbind /usr "$root/usr"
@@ -42,7 +43,8 @@ if [ "$NETWORK" = none ]; then
 fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sH14x", b"lo", 1))'
 fi
 unset NETWORK
-exec chroot "$root" /usr/bin/setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs -- "$@"
+exec chroot "$root" /usr/bin/setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs \
+  --bounding-set "$rights" -- "$@"
 """
 
 
@@ -123,8 +125,22 @@ class Room:
         self, process: subprocess.Popen[str], command: Sequence[str], environ: Mapping[str, str], user: int
     ) -> subprocess.Popen[str]:
         """A program beside one that runs, as `docker exec` starts it."""
-        enter = ["nsenter", f"--target={first_process(process)}", "--mount", "--pid", "--net", "--root", "--wd"]
-        rights = ["/usr/bin/setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs"]
+        enter = [
+            "nsenter",
+            f"--target={first_process(process)}",
+            "--mount",
+            "--pid",
+            "--net",
+            "--root",
+            "--wd",
+        ]
+        rights = [
+            "/usr/bin/setpriv",
+            f"--reuid={user}",
+            f"--regid={user}",
+            "--clear-groups",
+            "--no-new-privs",
+        ]
         started = subprocess.Popen(
             [*enter, *rights, "--", *command],
             env={**BASE_ENV, **environ},
@@ -137,10 +153,14 @@ class Room:
         return started
 
     def close(self) -> None:
+        """Ends what runs in it."""
         for process in self.running:
-            with suppress(ProcessLookupError):
-                process.kill()
-            process.communicate()
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            with suppress(RuntimeError):  # a thread reads it still, and comes to its end
+                process.stdout.close()
+        self.running.clear()
 
 
 def first_process(process: subprocess.Popen[str]) -> int:
