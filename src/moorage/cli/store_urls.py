@@ -47,7 +47,8 @@ def parsed(url: str) -> URL:
 
 def shown(url: str) -> str:
     """To recognise a store by, without a password and without options, which may hold one as well."""
-    return parsed(url).set(password=None, query={}).render_as_string()
+    text = parsed(url).set(query={}).render_as_string(hide_password=True)
+    return text.replace("%28default%29", "(default)")  # as Firestore calls a database, and people write it
 
 
 def refuse_missing_file(url: str) -> None:
