@@ -96,8 +96,7 @@ class Life:
         watching = asyncio.create_task(self._first_news())
         await until_ready(self.provider, handle, self.opened, 20)
         await self._ask(handle)
-        async with aclosing(self.provider.logs(handle, self.opened, tail=5, follow=False)) as lines:
-            assert [line async for line in lines]
+        assert [line async for line in self.provider.logs(handle, self.opened, tail=5, follow=False)]
         assert await self.provider.find(handle.name, self.opened) is not None
         handle = await self.provider.apply(handle, replace(plan, env={"TOKEN": "another"}), self.opened)
         await until_ready(self.provider, handle, self.opened, 20)
@@ -167,7 +166,8 @@ class Life:
         return httpx.AsyncClient(verify=tls, headers=bearer)
 
     async def _first_news(self) -> None:
-        async with aclosing(self.provider.watch(self.opened)) as names:
+        watch = self.provider.watch(self.opened)
+        async with aclosing(watch) as names:  # type: ignore[type-var]  # an iterator, and a generator in fact
             async for _ in names:
                 return
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any  # YAML documents
 
 import yaml
 
+from .programs import program
+
 ROOT = Path(__file__).parents[2]
 KUSTOMIZE = ROOT / "deploy" / "kustomize"
-KUBECTL = Path(sys.executable).with_name("kubectl")
+KUBECTL = program("kubectl")
 
 Document = dict[str, Any]
 

@@ -35,6 +35,14 @@ OF_A_POD = {
     "KUBERNETES_PORT": "tcp://10.96.0.1:443",
     "KUBERNETES_PORT_443_TCP_ADDR": "10.96.0.1",
 }
+TOKEN = "a-token-of-the-scheduler"
+READY = "from urllib.request import *; print(urlopen('http://127.0.0.1:9090/ready').read().decode())"
+TICK = """
+import sys
+from urllib.request import Request, urlopen
+bearer = {"Authorization": f"Bearer {sys.argv[1]}"}
+print(urlopen(Request("http://127.0.0.1:9090/internal/tick", b"", bearer)).read().decode())
+"""
 INSTALLED = """
 import importlib, importlib.metadata as m
 for name in ("google.cloud.firestore", "grpc", "opentelemetry.sdk.trace", "kubernetes_asyncio", "psycopg",
@@ -142,11 +150,13 @@ def test_the_image_is_built_and_serves_as_nobody_on_a_file_system_that_it_cannot
         assert first.stop() == 0
         assert any("service.stopped" in line for line in first.printed)
 
-    with container(image, data, PORT="9090") as second:  # the volume is the same, the container another
+    # The volume is the same, the container another: as on Cloud Run, with CPU only for requests.
+    with container(image, data, PORT="9090", MOORAGE_TICK_ONLY="true", MOORAGE_TICK_TOKEN=TOKEN) as second:
         assert ":9090" in second.until("Moorage answers at")
         assert _health(second) == 0
         assert _health(second, MOORAGE_PORT="9091") != 0, "nobody listens there"
-        second.run("moorage", "delete", "digits")
+        assert json.loads(second.run("python", "-c", READY))["status"] == "ready"
+        assert json.loads(second.run("python", "-c", TICK, TOKEN))["deployments"] == 1
         assert second.stop() == 0
 
 
