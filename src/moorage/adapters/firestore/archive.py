@@ -30,6 +30,8 @@ from moorage.domain.event import Event
 from moorage.errors import AlreadyExists
 from moorage.ports.store import Append, Collection, Insert, Stored
 
+_MOST = 500  # rows
+
 
 class RowArchive:
     def __init__(self, database: Database, bodies: Bodies) -> None:
@@ -43,6 +45,8 @@ class RowArchive:
         return [_stored(collection, row, body) for row, body in zip(found, bodies, strict=True)]
 
     async def restore(self, collection: Collection, rows: Sequence[Stored]) -> None:
+        if len(rows) > _MOST:
+            raise ValueError(f"at most {_MOST} rows can be restored at once")
         if not rows:
             return
         prepared = await self._bodies.stage([_prepare(stored) for stored in rows])

@@ -52,6 +52,7 @@ class News:
         self._listeners: set[asyncio.Event] = set()
         self._listening: asyncio.Task[None] | None = None
         self._seen: dict[str, datetime] = {}
+        self._missed = False
         self._closed = False
 
     def tell(self) -> None:
@@ -108,28 +109,33 @@ class News:
         await self._database.write([Put(self._mine, {"at": round(self._clock() * 1_000_000)})])
 
     async def _listen(self) -> None:
-        """For as long as the store is open. After an outage all may have changed."""
+        """For as long as the store is open."""
         while True:
             try:
                 await self._follow()
             except Exception as error:  # whatever broke the stream, it is opened again
                 log.info("firestore_listening_again", error=f"{type(error).__name__}: {error}")
+            self._missed = True
             await asyncio.sleep(AGAIN)
-            with suppress(StoreError):
-                await self._database.get([self._mine])  # waits until it answers, or for its deadline
-                self._tell_listeners()
 
     async def _follow(self) -> None:
-        api = self._database.connection.api
-        stream = await api.listen(
-            requests=_requests(self._target()), metadata=[("google-cloud-resource-prefix", self._name())]
-        )
-        async for answer in stream:
-            self._hear(answer)
+        api, end = self._database.connection.api, asyncio.Event()
+        metadata = [("google-cloud-resource-prefix", self._name())]
+        # The library would open it again by itself, after up to a minute, and tell nobody that it was broken.
+        stream = await api.listen(requests=_requests(self._target(), end), retry=None, metadata=metadata)
+        try:
+            async for answer in stream:
+                self._hear(answer)
+        finally:
+            end.set()
+            stream.cancel()  # type: ignore[attr-defined]  # of the call that it is, which has it
 
     def _hear(self, answer: ListenResponse) -> None:
         if answer.target_change.target_change_type == TargetChange.TargetChangeType.REMOVE:
             raise ConnectionError(answer.target_change.cause.message)
+        if self._missed:  # whatever was written while nobody listened
+            self._missed = False
+            self._tell_listeners()
         name, updated = answer.document_change.document.name, answer.document_change.document.update_time
         if not name or name.endswith(f"/{self._mine.key}"):
             return
@@ -152,7 +158,7 @@ class News:
         return f"projects/{address.project}/databases/{address.database}"
 
 
-async def _requests(first: ListenRequest) -> AsyncIterator[ListenRequest]:
+async def _requests(first: ListenRequest, end: asyncio.Event) -> AsyncIterator[ListenRequest]:
     """The stream lives for as long as its requests do not end."""
     yield first
-    await asyncio.Event().wait()
+    await end.wait()
