@@ -25,7 +25,7 @@ async def open_store(url: str, *, pool: int = 10) -> OpenStore:
     """
     match urlsplit(url).scheme:
         case "sqlite" | "postgresql":
-            return await SqlStore.open(url)  # TODO pool
+            return await SqlStore.open(url, pool=pool)
         case "firestore":
             from moorage.adapters.firestore.store import FirestoreStore  # an extra that not all install
 
