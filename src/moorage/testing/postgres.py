@@ -45,7 +45,7 @@ class PostgresServer:
     def __init__(self, directory: Path | None = None, *, durable: bool = False) -> None:
         self._bin = _binaries()
         self._home = Path(tempfile.mkdtemp(prefix="moorage-postgres-", dir=directory))
-        self._port = _free_port()
+        self._port = free_port()
         self._settings = {
             "fsync": "on" if durable else "off",
             "max_connections": "200",
@@ -167,7 +167,7 @@ def _unprivileged(command: Sequence[str | Path]) -> Sequence[str | Path]:
     return [tool, *user, f"--inh-caps={read}", f"--ambient-caps={read}", *command]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -6,7 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from moorage.adapters.sql.tables import metadata
 from moorage.testing.postgres import PostgresMissing, PostgresServer
+
+SHARED = "shared"
+EMPTY = ";".join(f"DELETE FROM {table}" for table in metadata.tables)
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +22,16 @@ def postgres() -> Iterator[PostgresServer]:
         pytest.skip(f"no PostgreSQL: {missing}")
     yield server
     server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def shared_database(postgres: PostgresServer) -> str:
+    postgres.execute(f"CREATE DATABASE {SHARED}")
+    return postgres.url_of(SHARED)
+
+
+@pytest.fixture
+def emptied(postgres: PostgresServer, shared_database: str) -> Iterator[str]:
+    """The URL of a database without rows, in which a store has been before: that is faster than a new one."""
+    yield shared_database
+    postgres.execute(EMPTY, SHARED)

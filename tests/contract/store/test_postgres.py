@@ -7,31 +7,19 @@ from collections.abc import AsyncIterator
 import pytest
 
 from moorage.adapters.sql.store import SqlStore
-from moorage.adapters.sql.tables import metadata
 from moorage.ports.store import Store
-from moorage.testing.postgres import PostgresServer
 from moorage.testing.store_contract import StoreContract
-
-DATABASE = "contract"
-EMPTY = ";".join(f"DELETE FROM {table}" for table in metadata.tables)
-
-
-@pytest.fixture(scope="module")
-def database(postgres: PostgresServer) -> str:
-    postgres.execute(f"CREATE DATABASE {DATABASE}")
-    return postgres.url_of(DATABASE)
 
 
 class TestPostgresStore(StoreContract):
     @pytest.fixture
-    async def store(self, postgres: PostgresServer, database: str) -> AsyncIterator[SqlStore]:
-        store = await SqlStore.open(database)
+    async def store(self, emptied: str) -> AsyncIterator[SqlStore]:
+        store = await SqlStore.open(emptied)
         yield store
         await store.aclose()
-        postgres.execute(EMPTY, DATABASE)
 
     @pytest.fixture
-    async def second(self, database: str, store: Store) -> AsyncIterator[SqlStore]:
-        second = await SqlStore.open(database)
+    async def second(self, emptied: str, store: Store) -> AsyncIterator[SqlStore]:
+        second = await SqlStore.open(emptied)
         yield second
         await second.aclose()

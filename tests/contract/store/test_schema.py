@@ -9,14 +9,18 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import ClauseElement, Connection
+from sqlalchemy import ClauseElement, Connection, inspect
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from moorage.adapters.sql import clusters, job_queue, leases, reads, tables
 from moorage.adapters.sql.migrate import alembic_config
+from moorage.adapters.sql.postgres import make_engine as make_postgres_engine
+from moorage.adapters.sql.postgres import prepare
+from moorage.adapters.sql.postgres_url import connection_parameters
 from moorage.adapters.sql.sqlite import make_engine, prepare_file
 from moorage.adapters.sql.tables import metadata
+from moorage.testing.postgres import PostgresServer
 
 
 @pytest.fixture
@@ -27,26 +31,50 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
         yield connection
 
 
-def test_migrations_and_tables_agree(connection: Connection) -> None:
-    context = MigrationContext.configure(connection, opts={"compare_type": True})
+@pytest.fixture
+def postgres_connection(postgres: PostgresServer) -> Iterator[Connection]:
+    parameters = connection_parameters(postgres.new_database())
+    prepare(parameters)
+    engine = make_postgres_engine(parameters)
+    with engine.connect() as connection:
+        yield connection
+
+
+@pytest.fixture(params=["connection", "postgres_connection"])
+def either(request: pytest.FixtureRequest) -> Connection:
+    found: Connection = request.getfixturevalue(request.param)
+    return found
+
+
+def test_migrations_and_tables_agree(either: Connection) -> None:
+    context = MigrationContext.configure(either, opts={"compare_type": True})
     assert compare_metadata(context, metadata) == []
     assert {"deployments", "deliveries", "events"} <= set(metadata.tables)
 
 
-def test_the_comparison_would_notice(connection: Connection) -> None:
-    connection.exec_driver_sql("DROP INDEX ix_deployments_due")
-    connection.exec_driver_sql("ALTER TABLE users DROP COLUMN version")
-    context = MigrationContext.configure(connection, opts={"compare_type": True})
+def test_the_comparison_would_notice(either: Connection) -> None:
+    either.exec_driver_sql("DROP INDEX ix_deployments_due")
+    either.exec_driver_sql("ALTER TABLE users DROP COLUMN version")
+    context = MigrationContext.configure(either, opts={"compare_type": True})
     assert [change[0] for change in compare_metadata(context, metadata)] == ["add_index", "add_column"]
 
 
-def test_migrations_can_be_undone_and_done_again(connection: Connection) -> None:
-    config = alembic_config(connection)
+def test_migrations_can_be_undone_and_done_again(either: Connection) -> None:
+    config = alembic_config(either)
     command.downgrade(config, "base")
-    names = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
-    assert names == ["alembic_version"]
+    assert inspect(either).get_table_names() == ["alembic_version"]
     command.upgrade(config, "head")
-    assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    assert compare_metadata(MigrationContext.configure(either), metadata) == []
+
+
+def test_what_is_searched_in_postgresql_is_compared_byte_by_byte(postgres_connection: Connection) -> None:
+    rows = postgres_connection.exec_driver_sql(
+        "SELECT table_name, column_name, collation_name FROM information_schema.columns"
+        " WHERE table_schema = 'public' AND data_type = 'text' AND table_name <> 'alembic_version'"
+    ).all()
+    assert {row.table_name for row in rows} == set(metadata.tables)
+    other = {row.column_name for row in rows if row.collation_name != "C"}
+    assert other == {"body"}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +84,7 @@ def test_migrations_can_be_undone_and_done_again(connection: Connection) -> None
         (leases._claim(tables.deliveries), "ix_deliveries_due"),
         (leases._next_due(tables.deployments)[0], "ix_deployments_due"),
         (leases._next_due(tables.deployments)[1], "ix_deployments_held"),
+        (leases._next_due(tables.deployments)[2], "ix_deployments_due"),
         (job_queue._CLAIM, "ix_jobs_queue"),
         (job_queue._NEXT[0], "ix_jobs_due"),
         (job_queue._NEXT[1], "ix_jobs_expires_at"),

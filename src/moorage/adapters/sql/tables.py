@@ -38,7 +38,7 @@ class _Key(TypeDecorator[str]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
-        return dialect.type_descriptor(Text(collation="C" if dialect.name == "postgresql" else None))
+        return Text(collation="C" if dialect.name == "postgresql" else None)
 
     def bind_processor(self, dialect: Dialect) -> Callable[[str | None], str | None] | None:
         return _without_nul if dialect.name == "postgresql" else None

@@ -1,4 +1,4 @@
-"""A process that races others on one SQLite file: `racer.py URL NAME INCREMENTS`.
+"""A process that races others on one database: `racer.py URL NAME INCREMENTS`.
 
 It waits for a line on stdin, then counts `dep_counter` up by compare-and-set while it claims and finishes
 whatever else is due, and prints what it did as JSON.

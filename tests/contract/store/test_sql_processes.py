@@ -1,4 +1,4 @@
-"""Several processes on one SQLite file, and processes that die: what only real processes can show."""
+"""Several processes on one database, and processes that die: what only real processes can show."""
 
 from __future__ import annotations
 
@@ -7,16 +7,28 @@ import json
 import random
 import sys
 from collections import Counter
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from moorage.adapters.sql.store import SqlStore
 from moorage.ports.store import DeliveryFilter, DeploymentFilter, Insert, Write
+from moorage.testing.postgres import PostgresServer
 from moorage.testing.store_rows import deployment
 
 PROGRAMS = Path(__file__).parent / "programs"
 INCREMENTS = 60
 ROWS = 150
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'new' / 'moorage.db'}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.new_database()
 
 
 async def start(program: str, *arguments: str) -> asyncio.subprocess.Process:
@@ -41,8 +53,7 @@ async def race(url: str, name: str, gate: asyncio.Barrier) -> dict[str, list[str
     return result
 
 
-async def test_two_processes_never_finish_one_row_twice(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'moorage.db'}"
+async def test_two_processes_never_finish_one_row_twice(url: str) -> None:
     store = await SqlStore.open(url)
     rows: list[Write] = [Insert(deployment(number)) for number in range(ROWS)]
     counter = replace(deployment(ROWS), id="dep_counter", due_at=None)
@@ -60,8 +71,7 @@ async def test_two_processes_never_finish_one_row_twice(tmp_path: Path) -> None:
     await store.aclose()
 
 
-async def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'new' / 'moorage.db'}"
+async def test_processes_that_start_together_migrate_once(url: str) -> None:
     stores = await asyncio.gather(*(SqlStore.open(url) for _ in range(3)))
     others = [await start("racer.py", url, name, "0") for name in "ab"]
     assert [await read_line(process) for process in others] == ["ready", "ready"]
@@ -72,11 +82,10 @@ async def test_processes_that_start_together_migrate_once(tmp_path: Path) -> Non
         await store.aclose()
 
 
-async def test_acknowledged_commits_survive_sigkill(tmp_path: Path) -> None:
+async def test_acknowledged_commits_survive_sigkill(url: str) -> None:
     """Killed at a random moment while eight tasks commit, five times on one file. What was acknowledged is
     there, and what is there is whole. (A kill leaves the disk's cache alone: that a commit also reaches the
-    disk is `synchronous = FULL`, which another test looks at.)"""
-    url = f"sqlite:///{tmp_path / 'moorage.db'}"
+    disk is `synchronous = FULL` in SQLite, which another test looks at.)"""
     luck = random.Random(20260301)
     acknowledged: list[str] = []
     for turn in range(5):
@@ -99,4 +108,19 @@ async def test_acknowledged_commits_survive_sigkill(tmp_path: Path) -> None:
         assert await store.delivery(row.id.replace("dep_", "msg_"), "org_a") is not None
     deliveries = await store.deliveries("org_a", DeliveryFilter(), None, 10**5)
     assert len(deliveries.items) == len(page.items)
+    await store.aclose()
+
+
+async def test_a_process_hears_of_another_ones_write(url: str) -> None:
+    store = await SqlStore.open(url)
+    async with aclosing(store.changes()) as changes:  # type: ignore[type-var]  # a generator, as all are
+        news = asyncio.ensure_future(anext(changes))
+        process = await start("committer.py", url, "n")
+        try:
+            await asyncio.wait_for(news, 30)
+        finally:
+            process.kill()
+            await process.wait()
+    page = await store.deployments("org_a", DeploymentFilter(), None, 1)
+    assert page.items[0].id.startswith("dep_n")
     await store.aclose()
