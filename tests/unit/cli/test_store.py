@@ -163,6 +163,21 @@ def test_a_server_that_is_not_there(run: Run, filled: str) -> None:
             assert "s3cret" not in ended.stdout + ended.stderr
 
 
+def test_a_file_that_is_no_store(run: Run, tmp_path: Path, filled: str) -> None:
+    file = tmp_path / "text.db"
+    file.write_text("no database at all, and long enough to be looked at" * 100)
+    _cannot_be_used(run, file, filled)
+    assert "no database at all" in file.read_text()
+
+
+def test_a_folder_in_the_place_of_the_target(run: Run, tmp_path: Path, filled: str) -> None:
+    folder = tmp_path / "folder.db"
+    folder.mkdir()
+    ended = run("copy", filled, f"sqlite:///{folder}")
+    assert ended.exit_code == ExitCode.FAILED
+    assert "The store cannot be used" in ended.stderr
+
+
 def test_a_store_of_a_newer_release(run: Run, tmp_path: Path, filled: str) -> None:
     file = tmp_path / "newer.db"
     with closing(sqlite3.connect(file)) as connection:
