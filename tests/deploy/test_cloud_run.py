@@ -53,7 +53,7 @@ def test_the_build_is_valid_by_the_schema_of_cloud_build() -> None:
         program("check-jsonschema"),
         "--builtin-schema",
         "vendor.cloudbuild",
-        BUILD,
+        str(BUILD),
     ]
     checked = subprocess.run(check, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout

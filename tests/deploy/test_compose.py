@@ -48,7 +48,7 @@ def test_it_is_valid_by_the_schema_of_compose() -> None:
         program("check-jsonschema"),
         "--builtin-schema",
         "vendor.compose-spec",
-        FILE,
+        str(FILE),
     ]
     checked = subprocess.run(check, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
