@@ -45,7 +45,7 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
 def root_of(subject_id: str) -> SpanContext:
-    """The trace and the root span of a deployment or job. Raises ValueError for an id that is not ours."""
+    """The trace and the root span of a deployment. Raises ValueError for an id that is not ours."""
     trace_id = uuid_of(subject_id).int
     span_id = int.from_bytes(hashlib.sha256(f"root {subject_id}".encode()).digest()[:8])
     return SpanContext(trace_id, span_id, is_remote=True, trace_flags=_SAMPLED)

@@ -51,7 +51,7 @@ class Span(Protocol):
 
 
 class Traces(Protocol):
-    """One trace for each subject (a deployment, a job). Its id follows from the subject's, so that every
+    """One trace for each subject, which is a deployment. Its id follows from the subject's, so that every
     process, and every process after a restart, writes to the same one without keeping anything."""
 
     def begin(self, subject_id: str, name: str, **attributes: str) -> Span:
