@@ -9,6 +9,8 @@ COMPILE = $(BIN)/uv pip compile --upgrade --generate-hashes --no-emit-index-url 
 	$(OWN:%=--no-emit-package %)
 # Most tests wait more than they compute.
 JOBS ?= 3
+# SIGKILLs in `make test`; `make crash` has 1,000.
+KILLS ?= 100
 
 .PHONY: setup demo serve test test-worker crash check bench lock clean
 
@@ -28,7 +30,7 @@ serve: setup
 	@$(BIN)/moorage serve
 
 test: setup
-	$(BIN)/pytest -q -n $(JOBS) --dist worksteal
+	MOORAGE_CRASH_KILLS=$(KILLS) $(BIN)/pytest -q -n $(JOBS) --dist worksteal
 
 # The torch engines; torch comes without hashes, so it has a virtual environment of its own. The second line is the
 # whole service on a fake RunPod whose workers run there.
@@ -42,7 +44,7 @@ $(VENV)-torch/.installed: worker/requirements-torch.txt worker/pyproject.toml
 	@$(VENV)-torch/bin/python -m pip install --quiet --disable-pip-version-check -e 'worker[onnx,queue,runpod,s3,train]' httpx hypothesis 'moto[s3,server]' pytest pytest-asyncio pytest-timeout runpod
 	@touch $@
 
-# 1,000 kills; `make test` has 200 of them.
+# 1,000 kills; `make test` has a tenth of them.
 crash: setup
 	MOORAGE_CRASH_KILLS=1000 $(BIN)/pytest -q -n $(JOBS) tests/crash
 
