@@ -52,7 +52,11 @@ class Supervisor:
             if code != -9:
                 raise AssertionError(f"the service ended by itself with {code}")
             self._left -= 1
-            self.points.append(at)
+            self.died(at)
+
+    def died(self, at: int) -> None:
+        """It was killed at that step, and is about to be started again."""
+        self.points.append(at)
 
     async def outlived(
         self, supervising: asyncio.Task[None], life: Callable[[int], Coroutine[Any, Any, None]]

@@ -34,9 +34,9 @@ class Replicas:
             **_named(environ),
         }
 
-    def make(self, machine: str, **environ: str) -> KillableService:
-        """One that would run on that machine; not started."""
-        own = {"MOORAGE_DATA_DIR": str(self.folder / machine), "MOORAGE_MACHINE": machine}
+    def make(self, machine: str, *, data: Path | None = None, **environ: str) -> KillableService:
+        """One that would run on that machine, not started. Its data are in the machine's folder or `data`."""
+        own = {"MOORAGE_DATA_DIR": str(data or self.folder / machine), "MOORAGE_MACHINE": machine}
         service = KillableService(
             {**self._environ, **own, **_named(environ)}, self.folder / f"{len(self.made)}-{machine}.log"
         )
