@@ -24,6 +24,12 @@ class Relay:
     def fall_silent(self) -> None:
         self._passing.clear()
 
+    def strand(self) -> None:
+        """What is connected now stays silent for good; new connections are not."""
+        self._passing.clear()
+        self._passing = asyncio.Event()
+        self._passing.set()
+
     def speak(self) -> None:
         self._passing.set()
 
@@ -46,18 +52,21 @@ class Relay:
         task.add_done_callback(self._connections.discard)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        passing = self._passing
         there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        pairs = ((reader, back), (there, writer))
+        ways = [asyncio.ensure_future(_pass(*pair, passing)) for pair in pairs]
         try:
-            done = [asyncio.ensure_future(self._pass(*way)) for way in ((reader, back), (there, writer))]
-            await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for way in done:
+            for way in ways:
                 way.cancel()
             for end in (writer, back):
                 end.close()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            await self._passing.wait()
-            writer.write(data)
-            await writer.drain()
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passing: asyncio.Event) -> None:
+    while data := await reader.read(65536):
+        await passing.wait()
+        writer.write(data)
+        await writer.drain()

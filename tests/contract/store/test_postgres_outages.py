@@ -133,3 +133,28 @@ async def test_a_silent_network_is_an_outage(
     await far.commit([Insert(deployment(3))])
     assert (await read_deployment(near, "dep_0003")).version == 1
     await asyncio.gather(near.aclose(), far.aclose())
+
+
+async def test_connections_that_die_without_a_word_are_replaced(
+    own_server: PostgresServer, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_lane, "DEADLINE", 0.5)
+    monkeypatch.setattr(postgres_news, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(postgres_news, "PATIENCE", 0.2)
+    url = await asyncio.to_thread(own_server.new_database)
+    near = await SqlStore.open(url)
+    far = await SqlStore.open(url.replace(f":{own_server.port}/", f":{relay.port}/"), pool=3)
+    await far.commit([Insert(deployment(1))])
+    await far.deployment("dep_0001")
+    async with aclosing(far.changes()) as changes:  # type: ignore[type-var]  # as above
+        news = asyncio.ensure_future(anext(changes))
+        relay.strand()
+        await unavailable(far.deployment("dep_0001"))
+        await unavailable(far.commit([Insert(deployment(2))]))
+        monkeypatch.setattr(postgres_lane, "DEADLINE", PROMPTLY)
+        await far.commit([Insert(deployment(3))])
+        assert (await read_deployment(far, "dep_0003")).version == 1
+        await asyncio.wait_for(news, PROMPTLY)
+        await near.commit([Insert(deployment(4))])
+        await asyncio.wait_for(anext(changes), PROMPTLY)
+    await asyncio.gather(near.aclose(), far.aclose())

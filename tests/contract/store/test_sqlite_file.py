@@ -13,7 +13,7 @@ import pytest
 
 from moorage.adapters.sql import sqlite
 from moorage.adapters.sql.store import SqlStore
-from moorage.errors import StoreError
+from moorage.errors import StoreError, StoreUnavailable, StoreUnusable
 from moorage.ports.store import Insert
 from moorage.testing.store_rows import deployment
 
@@ -43,6 +43,25 @@ async def store(path: Path) -> AsyncIterator[SqlStore]:
 async def test_a_url_that_cannot_be_says_why(url: str, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         await SqlStore.open(url)
+
+
+@pytest.mark.parametrize("inside", ["a-file/moorage.db", "a-folder", "a-file"])
+async def test_a_file_that_cannot_be_used_says_so(tmp_path: Path, inside: str) -> None:
+    (tmp_path / "a-file").write_text("none of ours, and longer than a header: " + "." * 200)
+    (tmp_path / "a-folder").mkdir()
+    with pytest.raises(StoreError, match=f"{tmp_path / inside} cannot be used") as caught:
+        await SqlStore.open(f"sqlite:///{tmp_path / inside}")
+    assert isinstance(caught.value, StoreUnavailable | StoreUnusable)
+
+
+async def test_tables_of_a_newer_release_are_left_alone(path: Path) -> None:
+    await (await SqlStore.open(f"sqlite:///{path}")).aclose()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(
+        StoreUnusable, match=r"revision 9999 .* up to 0.* upgrade Moorage or restore a backup"
+    ):
+        await SqlStore.open(f"sqlite:///{path}")
 
 
 async def test_the_file_is_its_owners_alone(store: SqlStore, path: Path) -> None:
@@ -88,7 +107,7 @@ async def test_a_lock_longer_than_the_timeout_is_waited_for_again(
         await asyncio.wait_for(commit, 5)
         # One that does not end is told, and nothing is lost in silence.
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreError, match="locked"):
+        with pytest.raises(StoreUnavailable, match="locked"):
             await asyncio.wait_for(store.commit([Insert(deployment(2))]), 10)
         other.execute("ROLLBACK")
     assert await store.deployment("dep_0002") is None

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError
-
 from moorage.adapters.sql.database import Work
 from moorage.adapters.sql.rows import Unit
 from moorage.errors import StoreError
@@ -91,9 +89,13 @@ class Inbox:
         self._queue.put(None)
 
 
-def deliver(loop: asyncio.AbstractEventLoop, outcomes: Sequence[Outcome]) -> None:
-    """Wakes all callers with one hop."""
-    call_in(loop, lambda: _resolve(outcomes))
+def deliver(
+    loop: asyncio.AbstractEventLoop, outcomes: Sequence[Outcome], told: Callable[[Exception], Exception]
+) -> None:
+    """Wakes all callers with one hop. `told` puts errors in our words: no exception of SQLAlchemy's leaves
+    the adapter."""
+    ready = [outcome if outcome.error is None else _in_words(outcome, told) for outcome in outcomes]
+    call_in(loop, lambda: _resolve(ready))
 
 
 def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
@@ -111,15 +113,10 @@ def _resolve(outcomes: Sequence[Outcome]) -> None:
         if future.done():  # cancelled meanwhile
             continue
         if outcome.error is not None:
-            future.set_exception(_told(outcome.error))
+            future.set_exception(outcome.error)
         else:
             future.set_result(outcome.result)
 
 
-def _told(error: Exception) -> Exception:
-    """No exception of SQLAlchemy's leaves the adapter. The driver's words hold no values."""
-    if not isinstance(error, DBAPIError):
-        return error
-    told = StoreError(f"the database could not do it: {error.orig}")
-    told.__cause__ = error
-    return told
+def _in_words(outcome: Outcome, told: Callable[[Exception], Exception]) -> Outcome:
+    return Outcome(outcome.job, error=None if outcome.error is None else told(outcome.error))

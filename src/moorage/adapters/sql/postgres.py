@@ -175,12 +175,18 @@ def _check_server(connection: Connection) -> None:
 
 
 def _together(connection: Connection, jobs: Sequence[Job]) -> Sequence[Outcome]:
-    write_units(connection, [job.unit for job in jobs if job.unit is not None])
-    return [Outcome(job, job.work(connection) if job.work else None) for job in jobs]
+    awaited = _awaited(jobs)
+    write_units(connection, [job.unit for job in awaited if job.unit is not None])
+    return [Outcome(job, job.work(connection) if job.work else None) for job in awaited]
 
 
 def _one_by_one(connection: Connection, jobs: Sequence[Job]) -> Sequence[Outcome]:
-    return [_alone(connection, job) for job in jobs]
+    return [_alone(connection, job) for job in _awaited(jobs)]
+
+
+def _awaited(jobs: Sequence[Job]) -> Sequence[Job]:
+    """Without those that were given up, when this is not the first try."""
+    return [job for job in jobs if not job.future.cancelled()]
 
 
 def _alone(connection: Connection, job: Job) -> Outcome:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection
@@ -81,7 +82,7 @@ class Lane:
             with self._inbox.refusing_at_end(self._loop):
                 while (jobs := self._inbox.take(self._batch)) is not None:
                     if jobs:
-                        deliver(self._loop, self._outcomes(session, jobs))
+                        deliver(self._loop, self._outcomes(session, jobs), partial(told, place=self._place))
         finally:
             session.close()
 
@@ -89,16 +90,10 @@ class Lane:
         with self._lock:
             self._at_work.update(dict.fromkeys(jobs, session))
         try:
-            outcomes = self._answer(session, jobs)
+            return self._answer(session, jobs)
         except Exception as error:  # whatever it is, it is the callers'
-            outcomes = [Outcome(job, error=error) for job in jobs]
+            return [Outcome(job, error=error) for job in jobs]
         finally:
             with self._lock:
                 for job in jobs:
                     del self._at_work[job]
-        return [self._in_our_words(outcome) for outcome in outcomes]
-
-    def _in_our_words(self, outcome: Outcome) -> Outcome:
-        if outcome.error is None:
-            return outcome
-        return Outcome(outcome.job, error=told(outcome.error, self._place))

@@ -20,13 +20,13 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from moorage.adapters.sql.database import Work
 from moorage.adapters.sql.migrate import migrate
 from moorage.adapters.sql.rows import Unit
-from moorage.adapters.sql.sqlite_errors import is_busy, retry_while_busy
+from moorage.adapters.sql.sqlite_errors import is_busy, retry_while_busy, told
 from moorage.adapters.sql.sqlite_reader import Reader
 from moorage.adapters.sql.sqlite_writer import Writer
 
@@ -48,9 +48,12 @@ class SqliteDatabase:
 
     @classmethod
     async def open(cls, url: str) -> SqliteDatabase:
-        """Raises ValueError for a URL without a file."""
+        """Raises ValueError for a URL without a file, StoreUnusable and StoreUnavailable."""
         path = file_of(url)
-        await asyncio.to_thread(prepare_file, path)
+        try:
+            await asyncio.to_thread(prepare_file, path)
+        except (OSError, sqlite3.Error, DBAPIError) as error:
+            raise told(error, path) from error
         return cls(path)
 
     async def read(self, work: Work[T]) -> T:

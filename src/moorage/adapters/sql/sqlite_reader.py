@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from moorage.adapters.sql.database import Work
 from moorage.adapters.sql.jobs import Inbox, Job, Outcome, deliver
-from moorage.adapters.sql.sqlite_errors import retry_while_busy
+from moorage.adapters.sql.sqlite_errors import retry_while_busy, told
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class Reader:
     def _serve(self) -> None:
         with self._inbox.refusing_at_end(self._loop), retry_while_busy(self._connect) as connection:
             while (jobs := self._inbox.take(BATCH)) is not None:
-                deliver(self._loop, [_answer(connection, job) for job in jobs])
+                deliver(self._loop, [_answer(connection, job) for job in jobs], told)
 
 
 def _answer(connection: Connection, job: Job) -> Outcome:

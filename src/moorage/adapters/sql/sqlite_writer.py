@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from moorage.adapters.sql.database import Work
 from moorage.adapters.sql.jobs import Inbox, Job, Outcome, call_in, deliver
 from moorage.adapters.sql.rows import Unit, write_alone, write_units
-from moorage.adapters.sql.sqlite_errors import is_busy, retry_while_busy
+from moorage.adapters.sql.sqlite_errors import is_busy, retry_while_busy, told
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class Writer:
             seen = _data_version(connection)
             while (jobs := self._inbox.take(BATCH, WATCH_PERIOD)) is not None:
                 if jobs:
-                    deliver(self._loop, _outcomes(connection, jobs))
+                    deliver(self._loop, _outcomes(connection, jobs), told)
                 if self._watching and (version := _data_version(connection)) != seen:
                     seen = version
                     call_in(self._loop, self._changed)
