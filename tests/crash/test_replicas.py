@@ -1,4 +1,4 @@
-"""Several processes of the service on one store, killed at random while they work: nothing is lost or doubled.
+"""Several processes of the service on one store, killed at random at work: nothing is lost, nothing doubled.
 
 All see the same compute: worker processes in a folder that each of them finds under its own data directory.
 Seeded as `test_kills`; of MOORAGE_CRASH_KILLS a tenth is spent here.
@@ -86,9 +86,14 @@ class Noticed(Supervisor):
     """Tells of each kill."""
 
     def __init__(
-        self, service: KillableService, kills: int, rng: random.Random, on_kill: Callable[[], None]
+        self,
+        service: KillableService,
+        kills: int,
+        rng: random.Random,
+        far: int,
+        on_kill: Callable[[], None],
     ) -> None:
-        super().__init__(service, kills, rng, FAR)
+        super().__init__(service, kills, rng, far)
         self._on_kill = on_kill
 
     def died(self, at: int) -> None:
@@ -111,16 +116,18 @@ class Hunt:
         *,
         on_kill: Callable[[], None] = lambda: None,
         trouble: Callable[[], Awaitable[None]] | None = None,
+        far: int = FAR,
     ) -> Everyone:
         """Lives go on until the kills are spent and the trouble is over; then all is looked at."""
         rng, over, count = random.Random(SEED), asyncio.Event(), len(self.services)
         supervisors = [
-            Noticed(service, kills // count + (n < kills % count), random.Random(SEED + n), on_kill)
+            Noticed(service, kills // count + (n < kills % count), random.Random(SEED + n), far, on_kill)
             for n, service in enumerate(self.services)
         ]
         user, numbers = Everyone(self.services, receiver, self.folder), itertools.count()
 
         async def live() -> None:
+            await one_life(user, next(numbers), rng)
             while not over.is_set():
                 await one_life(user, next(numbers), rng)
 
@@ -263,6 +270,6 @@ async def test_two_replicas_on_firestore(
 ) -> None:
     kills = KILLS // 4
     hunt = hunt_on(emulator.new_database(), 2)
-    user = await hunt.run(receiver, kills)
+    user = await hunt.run(receiver, kills, far=3 * FAR)  # a start alone takes more steps
     print(f"\n{kills} kills, {len(user.accepted)} deployments, {user.inferred} inferences")
     assert not processes_of(hunt.folder), "a process outlived its deployment and the services"

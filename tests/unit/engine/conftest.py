@@ -68,7 +68,7 @@ class World:
     def vault(self) -> Vault:
         return Vault(self.store, self.box, self.clock)
 
-    def engine(self, lease_seconds: float = 5.0) -> Engine:
+    def engine(self, lease_seconds: float = 5.0, machine: str | None = None) -> Engine:
         providers: dict[str, Provider] = {"fake": self.provider}
         planner = Planner(self.hub, providers, catalog(), self.clock)
         effects = Effects(providers, planner, self.box, self.vault(), NoLinks())
@@ -81,9 +81,10 @@ class World:
             patience=self.patience,
             effect_timeout=5.0,
             lease_seconds=lease_seconds,
+            machine=machine,
             on_applied=lambda deployment: self.applied.set(),
         )
-        return Engine(self.store, driver, self.clock, EngineSettings(lease_seconds))
+        return Engine(self.store, driver, self.clock, EngineSettings(lease_seconds, machine=machine))
 
     def watches(self, engine: Engine) -> Watches:
         return Watches({"fake": self.provider}, self.vault(), engine.signal)
