@@ -14,7 +14,7 @@ from moorage.adapters.firestore.database import Database
 from moorage.adapters.firestore.documents import Change, Place, Put
 from moorage.adapters.firestore.failures import Unsure
 from moorage.adapters.firestore.store import FirestoreStore
-from moorage.errors import AlreadyExists, StoreUnavailable, StoreUnusable
+from moorage.errors import AlreadyExists, StaleWrite, StoreUnavailable, StoreUnusable
 from moorage.ports.store import Append, Insert, Update
 from moorage.testing.firestore import MISSING, FirestoreEmulator, available, shared_emulator
 from moorage.testing.store_rows import NOW, after, deployment, event, lease, read_deployment
@@ -195,3 +195,28 @@ async def test_a_name_taken_meanwhile_is_told_as_taken(store: FirestoreStore) ->
     results = await asyncio.gather(*(store.commit([Insert(row)]) for row in rows), return_exceptions=True)
     assert results.count(None) == 1
     assert [result.key for result in results if isinstance(result, AlreadyExists)] == ["same"] * 4
+
+
+async def test_what_others_changed_since_it_was_seen_is_read_again(store: FirestoreStore) -> None:
+    """Each process remembers what it saw, and none of them believes it."""
+    url = f"firestore://{database_of(store).address.project}/(default)?emulator={shared_emulator().host}"
+    second = await FirestoreStore.open(url)
+    await store.commit([Insert(deployment())])
+    for at, other in ((second, store), (store, second)) * 2:
+        row = await read_deployment(other)
+        await at.wake([row.id], after(5))
+        [claimed] = await at.claim_deployments(lease(f"t{row.version}"), after(9), 1)
+        await at.commit([Update(claimed, lease=f"t{row.version}", release=True)])
+        with pytest.raises(StaleWrite):
+            await other.commit([Update(row)])
+        await other.commit([Update(replace(row, version=row.version + 1))])
+    assert (await read_deployment(store)).version == 9
+    await second.aclose()
+
+
+async def test_the_emulator_is_found_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    url, emulator = shared_emulator().new_database().split("?emulator=")
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", emulator)
+    store = await FirestoreStore.open(url)
+    assert await store.serving() == []
+    await store.aclose()

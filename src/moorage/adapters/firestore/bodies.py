@@ -60,7 +60,7 @@ class Bodies:
 
     async def remove(self, places: Sequence[Place]) -> None:
         for some in chunks(places):
-            await self._database.write([Remove(place) for place in some])
+            await self._database.write_surely([Remove(place) for place in some])
 
     async def remove_lost(self) -> None:
         before = _micros(self._clock() - LOST_AFTER)

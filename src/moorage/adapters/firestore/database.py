@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
+from google.api_core.exceptions import Aborted
 from google.cloud.firestore import DELETE_FIELD
 from google.cloud.firestore_v1.async_document import AsyncDocumentReference
 from google.cloud.firestore_v1.async_query import AsyncQuery
@@ -25,6 +26,7 @@ from moorage.adapters.firestore.connection import Connection
 from moorage.adapters.firestore.documents import Alter, Change, Create, Found, Place, Put, Remove, present
 from moorage.adapters.firestore.failures import MET, PASSING, Conflict, Unsure, told
 from moorage.adapters.firestore.queries import Search
+from moorage.adapters.firestore.seen import Seen
 from moorage.errors import StoreUnavailable
 
 T = TypeVar("T")
@@ -36,16 +38,22 @@ _PAUSE = (0.005, 0.25)  # seconds between tries: the first, at most
 
 
 class Database:
-    def __init__(self, connection: Connection, address: Address) -> None:
+    def __init__(self, connection: Connection, address: Address, seen: Seen) -> None:
         self._client = connection.client
         self.connection = connection
         self.address = address
+        self._seen = seen
 
     async def get(self, places: Collection[Place], fields: Sequence[str] | None = None) -> dict[Place, Found]:
         """Those that are there, with all fields or these."""
         if not places:
             return {}
         return await self._asked(lambda: self._get(places, fields))
+
+    def remembered(self, places: Collection[Place]) -> dict[Place, Found] | None:
+        """What was last seen of these, in the fields that decide about a change. None when that is not known
+        of all of them."""
+        return self._seen.of(places)
 
     async def look(self, place: Place) -> tuple[Found | None, datetime]:
         """The document, and Firestore's time."""
@@ -66,29 +74,30 @@ class Database:
         for change in changes:
             self._add(batch, change)
         try:
-            await batch.commit(retry=None, timeout=CALL)
+            results = await batch.commit(retry=None, timeout=CALL)
         except MET as error:
+            self._seen.forget(change.place for change in changes)
             raise Conflict(str(error)) from error
         except PASSING as error:
+            self._seen.forget(change.place for change in changes)
             raise Unsure(str(told(error, self.address))) from error
         except Exception as error:
             raise told(error, self.address) from error
+        self._seen.written(changes, (result.update_time for result in results))
 
-    async def tries(self) -> AsyncIterator[int]:
-        """Numbers of tries, with a pause before each but the first. Raises StoreUnavailable in the end."""
-        end = time.monotonic() + DEADLINE
-        number = 0
-        while True:
-            yield number
-            least, most = _PAUSE
-            pause = random.uniform(0, min(least * 2**number, most)) + least
-            if time.monotonic() + pause >= end:
-                raise StoreUnavailable(
-                    f"Firestore did not get it done within {DEADLINE:g} s in {self.address}: it is away, or"
-                    " too many write the same"
-                )
-            await asyncio.sleep(pause)
-            number += 1
+    async def write_surely(self, changes: Sequence[Change]) -> None:
+        """Of changes that nothing can stand against: again until they are written."""
+        async for _ in self.tries():
+            try:
+                await self.write(changes)
+            except (Conflict, Unsure):
+                continue
+            return
+
+    def tries(self) -> Tries:
+        return Tries(
+            f"Firestore could not do it in time in {self.address}: it is away, or too many write the same"
+        )
 
     async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
         end = time.monotonic() + DEADLINE
@@ -96,7 +105,7 @@ class Database:
         while True:
             try:
                 return await call()
-            except PASSING as error:
+            except (*PASSING, Aborted) as error:
                 if time.monotonic() + pause >= end:
                     raise told(error, self.address) from error
             except Exception as error:
@@ -105,21 +114,24 @@ class Database:
             pause = min(pause * 2, _PAUSE[1])
 
     async def _get(self, places: Collection[Place], fields: Sequence[str] | None) -> dict[Place, Found]:
-        references = [self._reference(place) for place in places]
         found: dict[Place, Found] = {}
-        async for snapshot in self._client.get_all(references, field_paths=fields, retry=None, timeout=CALL):
-            if snapshot.exists:
-                row = _found(snapshot)
-                found[row.place] = row
+        for some in chunks(places):
+            references = [self._reference(place) for place in some]
+            stream = self._client.get_all(references, field_paths=fields, retry=None, timeout=CALL)
+            async for snapshot in stream:
+                if snapshot.exists:
+                    row = self._found(snapshot, whole=fields is None)
+                    found[row.place] = row
         return found
 
     async def _look(self, place: Place) -> tuple[Found | None, datetime]:
         snapshot = await self._reference(place).get(retry=None, timeout=CALL)
-        return (_found(snapshot) if snapshot.exists else None), snapshot.read_time
+        return (self._found(snapshot) if snapshot.exists else None), snapshot.read_time
 
     async def _find(self, search: Search) -> list[Found]:
         stream = self._query(search).stream(retry=None, timeout=CALL)
-        return [_found(snapshot) async for snapshot in stream]
+        whole = not search.shape.fields
+        return [self._found(snapshot, whole=whole) async for snapshot in stream]
 
     async def _total(self, search: Search) -> dict[str, int]:
         # Any: the library's decorator takes the types of these methods away.
@@ -158,16 +170,41 @@ class Database:
                 option = None if since is None else self._client.write_option(last_update_time=since)
                 batch.update(reference, values, option=option)
 
+    def _found(self, snapshot: DocumentSnapshot[Any], *, whole: bool = False) -> Found:
+        """Any: of a reference that is sync or async, the same here."""
+        collection, key = snapshot.reference.path.split("/", 1)
+        found = Found(Place(collection, key), snapshot.to_dict() or {}, snapshot.update_time)
+        if whole:
+            self._seen.read(found)
+        return found
+
     def _reference(self, place: Place) -> AsyncDocumentReference:
         return self._client.collection(place.collection).document(place.key)
+
+
+class Tries:
+    """Numbers of tries, with a pause before each but the first. Raises StoreUnavailable at the deadline."""
+
+    def __init__(self, told: str) -> None:
+        self._told = told
+        self._end = time.monotonic() + DEADLINE
+        self._number = -1
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> int:
+        self._number += 1
+        if self._number:
+            least, most = _PAUSE
+            pause = least + random.uniform(0, min(least * 2**self._number, most))
+            if time.monotonic() + pause >= self._end:
+                raise StoreUnavailable(self._told)
+            await asyncio.sleep(pause)
+        return self._number
 
 
 def chunks(changes: Iterable[T], size: int = MOST_CHANGES) -> list[list[T]]:
     """At most so many at once."""
     every = list(changes)
     return [every[start : start + size] for start in range(0, len(every), size)]
-
-
-def _found(snapshot: DocumentSnapshot[Any]) -> Found:  # Any: sync or async, the same here
-    collection, key = snapshot.reference.path.split("/", 1)
-    return Found(Place(collection, key), snapshot.to_dict() or {}, snapshot.update_time)

@@ -50,7 +50,8 @@ def told(error: Exception, address: Address) -> StoreError:
     if isinstance(error, StoreError):
         return error
     words = str(getattr(error, "message", None) or error).strip() or type(error).__name__
-    if isinstance(error, PASSING) or (isinstance(error, auth.GoogleAuthError) and error.retryable):
+    passing = (*PASSING, exceptions.Aborted)
+    if isinstance(error, passing) or (isinstance(error, auth.GoogleAuthError) and error.retryable):
         return StoreUnavailable(f"Firestore does not answer for {address}: {words}")
     if isinstance(error, _REFUSED):
         return StoreUnusable(

@@ -116,18 +116,24 @@ class Leases:
             return True
         return False
 
-    async def renew(self, kind: Claimable, held: Mapping[str, str], until: datetime) -> frozenset[str]:
+    async def renew(
+        self, kind: Claimable, held: Mapping[str, str], until: datetime
+    ) -> tuple[frozenset[str], bool]:
+        """The ids that are still held, and whether any is free sooner than it would have been."""
+        sooner = False
         places = {place_of(_LEASED[kind], id_): id_ for id_ in held}
 
         def renewed(fields: Mapping[str, Any]) -> Fields | None:
+            nonlocal sooner
             if fields.get("lease_token") != held[fields["id"]]:
                 return None
+            sooner = sooner or fields["lease_until"] > to_micros(until)
             changed = {"lease_until": to_micros(until)}
             return {**changed, **claim_times({**fields, **changed})}
 
         found = await self._database.get(places.keys(), LEASE_FIELDS)
         made = await change_each(self._database, list(found.values()), LEASE_FIELDS, renewed)
-        return frozenset(places[place] for place in made)
+        return frozenset(places[place] for place in made), sooner
 
     async def held(self, kind: Claimable, held: Mapping[str, str]) -> frozenset[str]:
         places = {place_of(_LEASED[kind], id_): id_ for id_ in held}

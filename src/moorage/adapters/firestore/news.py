@@ -94,7 +94,7 @@ class News:
     async def forget_the_dead(self) -> None:
         before = round((self._clock() - _OLD) * 1_000_000)
         old = await self._database.find(OLD_SIGNALS.search(at=before, limit=100))
-        await self._database.write([Remove(row.place) for row in old])
+        await self._database.write_surely([Remove(row.place) for row in old])
 
     async def _send(self) -> None:
         while self._unsent:

@@ -15,14 +15,18 @@ from moorage.adapters.firestore.database import Database
 from moorage.adapters.firestore.documents import SCHEMA, Create, Place
 from moorage.adapters.firestore.failures import Conflict
 from moorage.adapters.firestore.job_queue import JobQueue
+from moorage.adapters.firestore.kinds import BY_NAME
 from moorage.adapters.firestore.leases import Leases
 from moorage.adapters.firestore.news import News
+from moorage.adapters.firestore.plan import READ
 from moorage.adapters.firestore.reads import Reads
+from moorage.adapters.firestore.seen import Seen
 from moorage.adapters.firestore.unit_of_work import UnitsOfWork
 from moorage.errors import StoreError, StoreUnusable
 
 NUMBER = 1  # of the documents' form; a release that changes it writes here how the former is brought up to it
 _PLACE = Place(SCHEMA, "schema")
+_ROWS = frozenset(kind.collection for kind in BY_NAME.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ async def open_database(address: Address) -> Opened:
 
 
 async def _open(connection: Connection, address: Address) -> Opened:
-    database = Database(connection, address)
+    database = Database(connection, address, Seen(READ, _ROWS))
     schema, opened_at = await database.look(_PLACE)
     if schema is None:
         with suppress(Conflict):  # somebody else opens it for the first time too
@@ -66,7 +70,7 @@ async def _open(connection: Connection, address: Address) -> Opened:
     bodies = Bodies(database)
     leases = Leases(database, bodies)
     news = News(database, opened_at)
-    with suppress(StoreError, Conflict):
+    with suppress(StoreError):
         await news.forget_the_dead()
     return Opened(
         connection,

@@ -1,7 +1,7 @@
 """`Store` in Firestore: each method names what does it, and whether others are told.
 
-Changes of rows and wakes are told to other processes. Claims and renewals are not: they give nobody something
-to do, and each would cost a write more.
+Changes of rows, wakes and leases that end early are told to other processes. Claims and renewals are not:
+they give nobody something to do, and each would cost a write more.
 """
 
 from __future__ import annotations
@@ -85,7 +85,10 @@ class FirestoreStore:
         return await self._opened.leases.claim_duty(duty, lease, now)
 
     async def renew(self, kind: Claimable, held: Mapping[str, str], until: datetime) -> frozenset[str]:
-        return await self._opened.leases.renew(kind, held, until)
+        renewed, sooner = await self._opened.leases.renew(kind, held, until)
+        if sooner:
+            self._opened.news.tell()
+        return renewed
 
     async def wake(self, deployment_ids: Sequence[str], now: datetime) -> None:
         await self._opened.leases.wake(deployment_ids, now)

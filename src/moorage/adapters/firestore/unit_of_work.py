@@ -1,5 +1,6 @@
-"""Writes a unit of work: reads what it changes, decides, writes one batch, and begins again when it met
-somebody. A batch whose answer was lost is recognised by the mark that it left in its documents."""
+"""Writes a unit of work: decides by what it knows of the documents that it changes, writes one batch, and
+reads them and decides again when it met somebody. A batch whose answer was lost is recognised by the mark
+that it left in its documents."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from moorage.adapters.firestore.failures import Conflict, Unsure
 from moorage.adapters.firestore.plan import READ, Prepared, places_met, places_to_read, plan, prepare
 from moorage.errors import AlreadyExists, StaleWrite, StoreUnavailable
 from moorage.ports.store import Write
+
+_OVERTAKEN = "Firestore did not say whether it wrote, and others have written since; read again"
 
 
 class UnitsOfWork:
@@ -33,18 +36,19 @@ class UnitsOfWork:
     async def _write(self, prepared: Sequence[Prepared]) -> None:
         unit, unsure = secrets.token_hex(8), False
         places = places_to_read(prepared)
-        async for _ in self._database.tries():
-            found = await self._database.get(places, READ)
+        async for number in self._database.tries():
+            remembered = self._database.remembered(places) if number == 0 else None
+            found = await self._database.get(places, READ) if remembered is None else remembered
             if unsure and _was_written(found, unit):
                 return
             try:
                 changes = plan(prepared, found, unit)
             except (AlreadyExists, StaleWrite) as error:
-                if not unsure:
-                    raise
-                raise StoreUnavailable(
-                    "Firestore did not say whether it wrote, and others have written since; read again"
-                ) from error
+                if remembered:  # which may be old
+                    continue
+                if unsure:
+                    raise StoreUnavailable(_OVERTAKEN) from error
+                raise
             try:
                 await self._database.write(changes)
             except (Conflict, Unsure) as error:
