@@ -59,7 +59,7 @@ class Strange(InProcessProvider):
 @pytest.mark.parametrize("kind", [InProcessProvider, InProcessSleeper, InProcessVendor, Strange])
 def test_it_has_the_same_optional_sides(kind: type[InProcessProvider]) -> None:
     compute = InProcessCompute(name="fake")
-    real = kind(compute, token="t" * 8, weak_token="w" * 8) if kind is InProcessVendor else kind(compute)  # type: ignore[call-arg]  # the vendor's
+    real = kind(compute, token="t" * 8, weak_token="w" * 8) if kind is InProcessVendor else kind(compute)
     stand_in = measured_provider(real, Told())
     for side in OPTIONAL:
         assert isinstance(stand_in, side) == isinstance(real, side), side

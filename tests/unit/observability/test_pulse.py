@@ -87,8 +87,10 @@ async def test_an_engine_with_its_hands_full_tells_how_late_it_is() -> None:
             assert engine.in_hand == engine.places == 1
             assert engine.pulse.trouble() is None
             world.compute.faults.slow.clear()
-            while any((await world.read(id_)).phase is not Phase.READY for id_ in ids):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            for id_ in ids:
+                while (await world.read(id_)).phase is not Phase.READY:
+                    await world.applied.wait()
+                    world.applied.clear()
             while engine.pulse.lag(world.clock.now()):  # noqa: ASYNC110 - the next round says that nothing is due
                 await asyncio.sleep(0.01)
     finally:
