@@ -19,11 +19,13 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from moorage.adapters.row_codec import Codec
 from moorage.domain.event import Event
-from moorage.errors import MoorageError
+from moorage.errors import MoorageError, StoreUnavailable
 from moorage.ports.store import Archive, Collection, Stored
 
 COLLECTIONS: tuple[Collection, ...] = get_args(Collection)
 PAGE = 500  # rows read or written at once
+LESS = 4  # a store that did not answer in time is asked for so many times less at once
+LEAST = 25  # rows; who cannot do that is away
 PAYLOADS = 8  # of these, which may have 20 MB each
 BATCH_BYTES = 4 << 20  # that one write has at most, unless a single row is larger
 
@@ -100,6 +102,7 @@ def _untold(stage: Stage, collection: Collection, rows: int) -> None:
 async def copy(source: Archive, target: Archive, progress: Progress = _untold) -> tuple[Copied, ...]:
     """Makes the target hold what the source holds. Raises TargetInUse before anything is written, NotEqual
     when a look at both sides afterwards finds a difference, and StoreError as the stores do."""
+    source, target = _Patient(source), _Patient(target)
     beyond = [await _beyond(source, target, collection, progress) for collection in COLLECTIONS]
     if any(each.foreign or each.newer for each in beyond):
         raise TargetInUse([each for each in beyond if each.foreign or each.newer])
@@ -113,7 +116,11 @@ async def copy(source: Archive, target: Archive, progress: Progress = _untold) -
 async def contents(
     archive: Archive, collection: Collection, progress: Callable[[int], None] = lambda rows: None
 ) -> Contents:
-    """`progress` is told after every page how many rows there were."""
+    """`progress` is told after every page how many rows there were. Raises StoreError as the store does."""
+    return await _digest(_Patient(archive), collection, progress)
+
+
+async def _digest(archive: Archive, collection: Collection, progress: Callable[[int], None]) -> Contents:
     rows, digest = 0, hashlib.sha256()
     async for page in _pages(archive, collection):
         for stored in page:
@@ -195,8 +202,8 @@ async def _verified(source: Archive, target: Archive, progress: Progress) -> dic
     differences = []
     for collection in COLLECTIONS:
         ours, theirs = await asyncio.gather(
-            contents(source, collection),
-            contents(target, collection, partial(progress, "verifying", collection)),
+            _digest(source, collection, lambda rows: None),
+            _digest(target, collection, partial(progress, "verifying", collection)),
         )
         found[collection] = ours
         if ours != theirs:
@@ -221,3 +228,44 @@ async def _rows(archive: Archive, collection: Collection) -> AsyncGenerator[Stor
     async for page in _pages(archive, collection):
         for stored in page:
             yield stored
+
+
+class _Patient:
+    """A store has seconds for what it is asked, which is right for requests and may be too short for five
+    hundred rows at once. What it could not do in time is asked of it in smaller parts, from then on. That is
+    safe, as reading and restoring may both be done twice; and so a short outage is outlived too.
+    """
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._most = PAGE
+
+    async def stored(self, collection: Collection, after: str | None, limit: int) -> Sequence[Stored]:
+        found: list[Stored] = []
+        while len(found) < limit:
+            size = min(limit - len(found), self._most)
+            try:
+                page = await self._archive.stored(collection, found[-1].key if found else after, size)
+            except StoreUnavailable as error:
+                self._ask_less(error)
+                continue
+            found += page
+            if len(page) < size:
+                break
+        return found
+
+    async def restore(self, collection: Collection, rows: Sequence[Stored]) -> None:
+        done = 0
+        while done < len(rows):
+            part = rows[done : done + self._most]
+            try:
+                await self._archive.restore(collection, part)
+            except StoreUnavailable as error:
+                self._ask_less(error)
+                continue
+            done += len(part)
+
+    def _ask_less(self, error: StoreUnavailable) -> None:
+        if self._most // LESS < LEAST:
+            raise error
+        self._most //= LESS

@@ -44,11 +44,12 @@ def service(environ: Mapping[str, str], data_dir: Path, database: str) -> Iterat
         yield Installation(told["url"], data_dir, {**settings, "MOORAGE_URL": told["url"]})
 
 
+@pytest.mark.timeout(300)  # six processes start, which takes long on a crowded machine
 @pytest.mark.usefixtures("hub")
 def test_a_service_goes_on_on_a_copy_of_its_store(environ: dict[str, str], data_dir: Path) -> None:
     before, after = (f"sqlite:///{data_dir.parent / name / 'moorage.db'}" for name in ("before", "after"))
     with service(environ, data_dir, before) as first:
-        assert first.moorage("deploy", MODEL, "--name", "kept").returncode == ExitCode.OK
+        assert first.at_once("deploy", MODEL, "--name", "kept").exit_code == ExitCode.OK
         key = first.json("keys", "create", "ci")["key"]
         known = first.json("get", "kept")
         events = first.at_once("events", "kept", "--json").stdout
@@ -71,8 +72,6 @@ def test_a_service_goes_on_on_a_copy_of_its_store(environ: dict[str, str], data_
         answer = held.json("infer", "kept", f"@{sample}", "--parameters", '{"top_k": 1}')
         assert answer["outputs"][0]["label"] == "8"
         assert second.replicas() == replicas, "the model was not started again"
-        assert held.moorage("deploy", MODEL, "--name", "kept").returncode == ExitCode.FAILED, (
-            "its name is taken"
-        )
-        assert held.moorage("delete", "kept").returncode == ExitCode.OK
+        assert held.at_once("deploy", MODEL, "--name", "kept").exit_code == ExitCode.FAILED, "name is taken"
+        assert held.at_once("delete", "kept").exit_code == ExitCode.OK
         assert second.replicas() == []

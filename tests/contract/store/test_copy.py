@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from moorage.adapters.row_codec import Codec
 from moorage.copying import BATCH_BYTES, COLLECTIONS, NotEqual, TargetInUse, canonical, contents, copy
 from moorage.domain.deployment import Deployment
+from moorage.errors import StoreUnavailable
 from moorage.ports.store import Collection, Stored
 from moorage.testing.archive import MemoryArchive
 from moorage.testing.archive_rows import everything, renamed_away, stored
@@ -226,6 +227,50 @@ async def test_a_change_while_copying_is_found(
     assert [each.collection for each in found.value.found] == ["deployment"]
     if side == "target":
         assert word in str(found.value)
+
+
+class _Slow(MemoryArchive):
+    """Can do so many rows in the time it has; what it could not do may have been done."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+        self.asked = 0
+
+    async def stored(self, collection: Collection, after: str | None, limit: int) -> Sequence[Stored]:
+        self.asked += 1
+        page = await super().stored(collection, after, limit)
+        if len(page) > self._most:
+            raise StoreUnavailable("it took too long")
+        return page
+
+    async def restore(self, collection: Collection, rows: Sequence[Stored]) -> None:
+        self.asked += 1
+        await super().restore(collection, rows)
+        if len(rows) > self._most:
+            raise StoreUnavailable("it took too long")
+
+
+@pytest.mark.parametrize("most", [499, 130, 40])
+async def test_a_slow_store_is_asked_for_less(source: MemoryArchive, most: int) -> None:
+    target = _Slow(most)
+    copied = await copy(source, target)
+    assert target.rows == source.rows
+    assert sum(each.written for each in copied) == sum(len(rows) for rows in source.rows.values())
+    back = MemoryArchive()
+    await copy(target, back)
+    assert back.rows == source.rows
+
+
+async def test_a_store_that_is_away_is_not_asked_for_ever(source: MemoryArchive) -> None:
+    away = _Slow(0)
+    with pytest.raises(StoreUnavailable):
+        await copy(source, away)
+    assert away.asked < 30
+    nothing = _Slow(-1)
+    with pytest.raises(StoreUnavailable):
+        await copy(nothing, away)
+    assert nothing.asked + away.asked < 40
 
 
 @settings(max_examples=30, deadline=None)
