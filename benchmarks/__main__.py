@@ -1,4 +1,4 @@
-"""Everything, one after the other, and one table at the end. Some three minutes.
+"""Everything, one after the other, and tables at the end. Some seven minutes.
 
 python -m benchmarks
 """
@@ -9,7 +9,7 @@ import sys
 
 import uvloop
 
-from benchmarks import control_plane, gateway, ladder, machine, webhook
+from benchmarks import control_plane, gateway, ladder, machine, scale, stores, webhook
 from benchmarks.table import table
 
 
@@ -20,12 +20,17 @@ def main() -> None:
         ("creates, reads and growth", control_plane.run),
         ("ready to webhook", webhook.run),
         ("the next offer", ladder.run),
+        ("many deployments on one replica", scale.run),
     ):
         print(f"{name} …", file=sys.stderr, flush=True)
         rows += uvloop.run(run())
     print("gateway …", file=sys.stderr, flush=True)
     rows += gateway.rows(uvloop.run(gateway.run()))
+    print("stores …", file=sys.stderr, flush=True)
+    compared = stores.run()
     print(table(rows))
+    print()
+    print(compared)
     print(others.report())
 
 
