@@ -15,11 +15,13 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Self
 
 _JAR = Path("platform/cloud-firestore-emulator/cloud-firestore-emulator.jar")
+_DOCUMENT = "/v1/projects/moorage-warm/databases/(default)/documents/any/one"
 _READY = 60.0  # seconds, on a machine that is busy with other tests
 _TRIES = 5  # of ports that somebody else may take meanwhile
 
@@ -116,11 +118,13 @@ def _run(port: int) -> subprocess.Popen[bytes]:
 
 
 def _answers(host: str, process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has looked for a document: that takes it seconds the first time, where others work too."""
     end = time.monotonic() + _READY
     while time.monotonic() < end and process.poll() is None:
         try:
-            with urllib.request.urlopen(f"http://{host}/", timeout=1) as answer:
-                return bool(answer.status == 200)
+            urllib.request.urlopen(f"http://{host}{_DOCUMENT}", timeout=end - time.monotonic()).close()
+        except urllib.error.HTTPError as answer:
+            return answer.code == 404  # there is no such document
         except OSError:
             time.sleep(0.1)
     return False
