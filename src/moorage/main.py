@@ -8,7 +8,6 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from uuid import uuid4
 
 import structlog
@@ -18,23 +17,21 @@ from moorage.adapters.hub import HuggingFaceHub
 from moorage.adapters.image_registry import HttpImageRegistry
 from moorage.adapters.job_api import HttpJobApi
 from moorage.adapters.measuring import measured_provider, measured_store
-from moorage.adapters.object_storage import Bucket, BucketKeys, SharedCache
 from moorage.adapters.outgoing import GuardedOutgoing
 from moorage.adapters.outgoing_rules import AllowList
 from moorage.adapters.passwords import Argon2Passwords
 from moorage.adapters.registry import catalog
-from moorage.adapters.secrets import KeyRing
 from moorage.adapters.system import SystemClock, SystemIds
 from moorage.adapters.tokens import JwtTokens
 from moorage.api.app import create_app
 from moorage.api.context import Services
 from moorage.api.internal import InternalFront
+from moorage.configured import key_ring, shared_cache, shared_cache_policy
 from moorage.credentials import Vault
 from moorage.domain.decide import Patience
 from moorage.domain.deployment import Deployment
 from moorage.domain.identity import Principal
 from moorage.domain.job import Job
-from moorage.domain.model import SharedCachePolicy
 from moorage.domain.notice import NewId
 from moorage.domain.worker_callback import PURPOSE, endpoint_secret
 from moorage.engine.census import Census
@@ -169,14 +166,14 @@ async def running(
 ) -> AsyncIterator[Service]:
     """The service with its background tasks, until the context ends. What runs at providers runs on."""
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    box = _key_ring(settings)
+    box = key_ring(settings)
     clock, new_id, signals = SystemClock(), SystemIds(), Signals()
     async with contextlib.AsyncExitStack() as stack:
         machine = machine_of(settings)
         metrics = ControlMetrics()
         traces = await stack.enter_async_context(traces_of(settings))
         recorder = Recorder(metrics, traces)
-        store = measured_store(await open_store(settings.store_url), metrics)
+        store = measured_store(await open_store(settings.store_url, pool=settings.database_pool), metrics)
         stack.push_async_callback(store.aclose)
         guard = GuardedOutgoing(AllowList.parse(settings.outbound_allow))
         stack.push_async_callback(guard.aclose)
@@ -194,13 +191,13 @@ async def running(
         planner = Planner(hub, providers, catalog(), clock)
         authenticator = Authenticator(store, tokens, clock, providers)
         vault = Vault(store, box, clock, providers)
-        shared_cache = _shared_cache(settings, clock)
-        if shared_cache is not None:
-            stack.push_async_callback(shared_cache.aclose)
+        cache = shared_cache(settings, clock)
+        if cache is not None:
+            stack.push_async_callback(cache.aclose)
         links = PublicLinks(
             public_url if settings.public_url is not None else None,
             box.derive(PURPOSE)[0],
-            shared_cache is not None,
+            cache is not None,
         )
         idempotency = Idempotency(store, box, clock)
         models = Models(
@@ -273,7 +270,7 @@ async def running(
                     public_url,
                     lambda deployment_id: service.written(deployment_id),
                     credentials,
-                    _shared_cache_policy(settings),
+                    shared_cache_policy(settings),
                     models,
                     traces,
                 )
@@ -327,7 +324,7 @@ async def running(
             worker_reports=WorkerReports(
                 store,
                 box,
-                shared_cache,
+                cache,
                 clock,
                 new_id,
                 lambda deployment_id: service.written(deployment_id),
@@ -428,29 +425,6 @@ def gateway_authenticator(
     return authenticate
 
 
-def _shared_cache(settings: Settings, clock: Clock) -> SharedCache | None:
-    """Raises ValueError for a bucket without its keys."""
-    if settings.shared_cache_url is None:
-        return None
-    key, secret = settings.shared_cache_access_key_id, settings.shared_cache_secret_access_key
-    if key is None or secret is None:
-        raise ValueError(
-            "MOORAGE_SHARED_CACHE_URL needs MOORAGE_SHARED_CACHE_ACCESS_KEY_ID and "
-            "MOORAGE_SHARED_CACHE_SECRET_ACCESS_KEY"
-        )
-    bucket = Bucket.parse(settings.shared_cache_url, settings.shared_cache_endpoint_url)
-    return SharedCache(bucket, BucketKeys(key.get_secret_value(), secret.get_secret_value()), clock)
-
-
-def _shared_cache_policy(settings: Settings) -> SharedCachePolicy:
-    names = settings.shared_cache_allowed_models.split(",")
-    return SharedCachePolicy(
-        settings.shared_cache_url is not None,
-        frozenset(name.strip().lower() for name in names if name.strip()),
-        settings.shared_cache_reject_unlisted,
-    )
-
-
 async def _kept_running(name: str, run: Callable[[], Awaitable[None]], meters: Meters) -> None:
     """A background task that dies of a bug takes nothing with it: it is told, and begun again."""
     while True:
@@ -460,9 +434,3 @@ async def _kept_running(name: str, run: Callable[[], Awaitable[None]], meters: M
             meters.failed(name)
             log.exception("service.task_failed", task=name)
         await asyncio.sleep(RESTART_SECONDS)
-
-
-def _key_ring(settings: Settings) -> KeyRing:
-    if settings.secret_keys is not None:
-        return KeyRing.parse(settings.secret_keys.get_secret_value())
-    return KeyRing.load_or_create(Path(settings.data_dir) / "secret_keys")

@@ -34,7 +34,7 @@ from .test_kills import PHASES, Supervisor, User, everything_is_told
 
 KILLS = int(os.environ.get("MOORAGE_CRASH_KILLS", "200")) // 10
 LEASE = 1.0  # seconds
-FAR = 450  # steps: several lives at once go through every process
+FAR = 900  # steps: several lives at once go through every process
 LIVES_AT_ONCE = 4
 SEED = 7
 
@@ -270,6 +270,6 @@ async def test_two_replicas_on_firestore(
 ) -> None:
     kills = KILLS // 4
     hunt = hunt_on(emulator.new_database(), 2)
-    user = await hunt.run(receiver, kills, far=3 * FAR)  # a start alone takes more steps
+    user = await hunt.run(receiver, kills, far=2 * FAR)  # a start alone takes more steps
     print(f"\n{kills} kills, {len(user.accepted)} deployments, {user.inferred} inferences")
     assert not processes_of(hunt.folder), "a process outlived its deployment and the services"

@@ -87,8 +87,7 @@ class Cell:
         return due_at if self.lease is None else max(due_at, self.lease.until)
 
     def claimable(self, now: datetime, home: str | None = None) -> bool:
-        free_at = self.free_at(home)
-        return free_at is not None and free_at <= now
+        return (free_at := self.free_at(home)) is not None and free_at <= now
 
 
 @dataclass(slots=True)
