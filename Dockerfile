@@ -9,6 +9,8 @@ ARG PYTHON=python:3.11-slim-trixie
 
 FROM ${PYTHON} AS builder
 WORKDIR /build
+# Compiled modules hold for the sources beside them, whatever time a copy of these carries: nothing compiles later.
+ENV PYC_INVALIDATION_MODE=UNCHECKED_HASH
 # What others wrote changes seldom: it is a layer of its own. Each file must have a hash that the lock names.
 COPY requirements-build.lock requirements-service.lock ./
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=cache,target=/root/.cache/uv \

@@ -43,6 +43,15 @@ from urllib.request import Request, urlopen
 bearer = {"Authorization": f"Bearer {sys.argv[1]}"}
 print(urlopen(Request("http://127.0.0.1:9090/internal/tick", b"", bearer)).read().decode())
 """
+# The header of a compiled module: 1 where its source is not looked at, 0 where its time must be the same.
+COMPILED = """
+import pathlib, sys, sysconfig
+site = pathlib.Path(sysconfig.get_path("purelib"))
+ours = [path for path in site.rglob("*.py") if path.parts[len(site.parts)].startswith("moorage")]
+tag = sys.implementation.cache_tag
+compiled = [path.parent / "__pycache__" / f"{path.stem}.{tag}.pyc" for path in ours]
+print(len(ours) > 100, {path.read_bytes()[4] for path in compiled} == {1})
+"""
 INSTALLED = """
 import importlib, importlib.metadata as m
 for name in ("google.cloud.firestore", "grpc", "opentelemetry.sdk.trace", "kubernetes_asyncio", "psycopg",
@@ -129,6 +138,8 @@ def test_the_image_is_built_and_serves_as_nobody_on_a_file_system_that_it_cannot
     providers, developers = image.room.run(["python", "-c", INSTALLED], image.environ).splitlines()
     assert providers == "['kubernetes', 'managed', 'runpod']"
     assert developers == "[]", "nothing that only builds or tests is in it"
+
+    assert image.room.run(["python", "-c", COMPILED], image.environ).split() == ["True", "True"]
 
     volume = image.room.at("/var/lib/moorage")
     assert (volume.stat().st_uid, volume.stat().st_mode & 0o777) == (image.user, 0o700)
