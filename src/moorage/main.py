@@ -25,7 +25,8 @@ from moorage.adapters.system import SystemClock, SystemIds
 from moorage.adapters.tokens import JwtTokens
 from moorage.api.app import create_app
 from moorage.api.context import Services
-from moorage.api.internal import InternalFront
+from moorage.api.internal import TICK, InternalFront
+from moorage.api.requests import Requests
 from moorage.configured import key_ring, shared_cache, shared_cache_policy
 from moorage.credentials import Vault
 from moorage.domain.decide import Patience
@@ -348,13 +349,12 @@ async def running(
         )
         census, readiness = Census(), Readiness(store, engine.pulse.trouble)
         stack.push_async_callback(readiness.aclose)
-        api: App = create_app(
-            services, readiness, max_body_bytes=settings.max_body_bytes, meters=metrics, traces=traces
-        )
+        api: App = create_app(services, readiness, max_body_bytes=settings.max_body_bytes)
         if settings.tick_token is not None:
             ticks = Ticks(store, clock, engine, outbox, jobs, sweeper, machine=machine)
             stack.push_async_callback(ticks.aclose)
             api = InternalFront(api, settings.tick_token.get_secret_value(), ticks.tick)
+        api = Requests(api, metrics, traces, beside=(TICK,))
         gateway = Gateway(
             routes,
             gateway_authenticator(authenticator),

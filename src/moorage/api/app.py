@@ -7,7 +7,6 @@ from typing import Any  # an OpenAPI document is untyped JSON
 
 from fastapi import Depends, FastAPI
 from pydantic import BaseModel
-from starlette.types import ASGIApp
 
 from moorage import __version__
 from moorage.api import (
@@ -35,8 +34,7 @@ from moorage.api.context import Services
 from moorage.api.limits import BodyLimit
 from moorage.api.paths import TrailingSlash
 from moorage.api.query import known_query
-from moorage.api.requests import Requests, RouteNamed
-from moorage.ports.telemetry import NO_METERS, NO_TRACES, Meters, Traces
+from moorage.api.requests import RouteNamed
 from moorage.services.readiness import Readiness
 
 _ABOUT = """Deploys a model to the cheapest compute it fits on, waits until it answers, and looks after it.
@@ -66,14 +64,7 @@ def create_app(
     readiness: Readiness,
     *,
     max_body_bytes: int,
-    meters: Meters = NO_METERS,
-    traces: Traces = NO_TRACES,
-) -> ASGIApp:
-    """`meters` and `traces` hear of every request."""
-    return Requests(_routed(services, readiness, max_body_bytes), meters, traces)
-
-
-def _routed(services: Services, readiness: Readiness, max_body_bytes: int) -> FastAPI:
+) -> FastAPI:
     app = FastAPI(
         title="Moorage", version=__version__, description=_ABOUT, redoc_url=None, redirect_slashes=False
     )

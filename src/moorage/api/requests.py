@@ -10,6 +10,7 @@ them by deployment.
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import structlog
@@ -20,6 +21,7 @@ from moorage.ports.telemetry import Meters, Traces
 
 log = structlog.get_logger(__name__)
 
+NAME = b"x-request-id"
 NO_ROUTE = "none"  # the label of all paths that lead nowhere
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _QUIET = frozenset(("/health", "/ready"))  # asked every few seconds by machines
@@ -36,10 +38,12 @@ class _Record:
 
 
 class Requests:
-    """Outside of everything: an answer to a bug has its id too."""
+    """Outside of everything: an answer to a bug has its id too. `beside` are paths that `app` answers without
+    a router."""
 
-    def __init__(self, app: ASGIApp, meters: Meters, traces: Traces) -> None:
+    def __init__(self, app: ASGIApp, meters: Meters, traces: Traces, beside: Collection[str] = ()) -> None:
         self._app = app
+        self._beside = frozenset(beside)
         self._meters = meters
         self._traces = traces
 
@@ -47,22 +51,27 @@ class Requests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = _Record()
-        id_ = headers.request_id(scope["headers"])
+        record = _Record(scope["path"] if scope["path"] in self._beside else NO_ROUTE)
+        id_ = headers.request_id(scope["headers"]).encode("ascii")
         began = time.perf_counter()
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status, record.head = message["status"], time.perf_counter()
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", id_.encode("ascii"))]
+                told = [header for header in message.get("headers", ()) if header[0] != NAME]
+                message["headers"] = [*told, (NAME, id_)]
             await send(message)
 
+        kept = []
         for name, value in scope["headers"]:
             if name == b"traceparent":
                 self._traces.caused_by(value.decode("latin-1"))
-        bound = structlog.contextvars.bind_contextvars(request_id=id_)
+            if name != NAME:
+                kept.append((name, value))
+        inner = {**scope, "headers": [*kept, (NAME, id_)], _RECORD: record}
+        bound = structlog.contextvars.bind_contextvars(request_id=id_.decode("ascii"))
         try:
-            await self._app({**scope, _RECORD: record}, receive, answer)
+            await self._app(inner, receive, answer)
         finally:
             self._tell(record, scope["method"], began)
             structlog.contextvars.reset_contextvars(**bound)
@@ -89,7 +98,7 @@ class RouteNamed:
         finally:
             record = scope.get(_RECORD)
             if record is not None:
-                record.route = getattr(scope.get("route"), "path", NO_ROUTE)
+                record.route = getattr(scope.get("route"), "path", record.route)
 
 
 def current_id() -> str | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
-from tests.e2e.api.conftest import Api, problem
+from tests.e2e.api.conftest import Api, problem, whole_service
+
+from .conftest import scraped
 
 GIVEN = "from-the-caller/1"
 BAD = ("", "with space", "x" * 129, "né", 'quote"d')
@@ -96,3 +99,16 @@ async def test_every_request_of_the_control_plane_has_a_line_and_no_other(api: A
         assert 0 < line["ms"] < 60_000
         assert line["log_level"] == "info"
     assert structlog.contextvars.get_contextvars() == {}
+
+
+async def test_a_tick_has_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOORAGE_TICK_TOKEN", "a-token-of-the-platform")
+    async with whole_service(tmp_path / "var") as api:
+        for token, status in (("a-token-of-the-platform", 200), ("wrong", 401)):
+            headers = {"x-request-id": GIVEN, "authorization": f"Bearer {token}"}
+            answer = await api.owner.post("/internal/tick", headers=headers)
+            assert answer.status_code == status, answer.text
+            assert answer.headers.get_list("x-request-id") == [GIVEN]
+        assert answer.json()["request_id"] == GIVEN
+        counted = await scraped(api.url)
+    assert counted.value("moorage_api_requests_total", route="/internal/tick", method="POST") == 2
