@@ -33,6 +33,7 @@ from moorage.errors import StoreError
 log = structlog.get_logger(__name__)
 
 GAP = 1.0  # seconds between two signals of a process
+OPENING = 3.0  # seconds until a stream's first answer
 AGAIN = 0.5  # seconds until a broken stream is opened again
 _OLD = 86_400.0  # seconds after which a process's document is somebody's who died
 
@@ -98,15 +99,17 @@ class News:
 
     async def _send(self) -> None:
         while self._unsent:
-            try:
+            with suppress(StoreError, Conflict):
                 await self._signal()
-            except (StoreError, Conflict):
-                self._unsent = True
             await asyncio.sleep(GAP)
 
     async def _signal(self) -> None:
         self._unsent = False
-        await self._database.write([Put(self._mine, {"at": round(self._clock() * 1_000_000)})])
+        try:
+            await self._database.write([Put(self._mine, {"at": round(self._clock() * 1_000_000)})])
+        except BaseException:
+            self._unsent = True
+            raise
 
     async def _listen(self) -> None:
         """For as long as the store is open."""
@@ -121,14 +124,16 @@ class News:
     async def _follow(self) -> None:
         api, end = self._database.connection.api, asyncio.Event()
         metadata = [("google-cloud-resource-prefix", self._name())]
-        # The library would open it again by itself, after up to a minute, and tell nobody that it was broken.
-        stream = await api.listen(requests=_requests(self._target(), end), retry=None, metadata=metadata)
         try:
-            async for answer in stream:
-                self._hear(answer)
+            async with asyncio.timeout(OPENING) as opening:
+                # The library would open a broken stream by itself, after up to a minute, and tell nobody.
+                requests = _requests(self._target(), end)
+                stream = await api.listen(requests=requests, retry=None, metadata=metadata)
+                async for answer in stream:
+                    opening.reschedule(None)
+                    self._hear(answer)
         finally:
-            end.set()
-            stream.cancel()  # type: ignore[attr-defined]  # of the call that it is, which has it
+            end.set()  # which ends the call
 
     def _hear(self, answer: ListenResponse) -> None:
         if answer.target_change.target_change_type == TargetChange.TargetChangeType.REMOVE:
