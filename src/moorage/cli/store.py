@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -134,8 +133,6 @@ async def _opened(url: str) -> AsyncIterator[OpenStore]:
             opened = await open_store(url)
         except ValueError as error:
             raise Usage(_sentence(error)) from error
-        except (OSError, sqlite3.Error) as error:  # a file that cannot be opened, or is something else
-            raise _failed("The store cannot be used", f"{name}: {error}", "store_unusable") from error
         except ModuleNotFoundError as error:
             detail = f"{name} needs the Python package {error.name}, which is not installed"
             raise _failed("The store cannot be used", detail, "store_unusable") from error

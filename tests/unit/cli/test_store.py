@@ -174,8 +174,8 @@ def test_a_folder_in_the_place_of_the_target(run: Run, tmp_path: Path, filled: s
     folder = tmp_path / "folder.db"
     folder.mkdir()
     ended = run("copy", filled, f"sqlite:///{folder}")
-    assert ended.exit_code == ExitCode.FAILED
-    assert "The store cannot be used" in ended.stderr
+    assert ended.exit_code == ExitCode.UNREACHABLE
+    assert f"{folder} cannot be used now" in ended.stderr
 
 
 def test_a_store_of_a_newer_release(run: Run, tmp_path: Path, filled: str) -> None:
