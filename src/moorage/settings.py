@@ -33,7 +33,7 @@ class Settings(BaseSettings):
         repr=False,
         description="SQLite under the data dir; postgresql://…, firestore://project/database",
     )
-    database_pool: int = Field(10, ge=2, description="connections to PostgreSQL at most")
+    database_pool: int = Field(10, ge=3, description="connections to PostgreSQL at most")
     gcp_project: str | None = Field(
         None,
         validation_alias=AliasChoices("GCP_PROJECT_ID"),
