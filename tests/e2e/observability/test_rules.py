@@ -133,3 +133,16 @@ def test_every_alert_says_what_to_do() -> None:
         assert len(rule["annotations"]["description"]) > 40
         used = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
         assert used <= grouping(rule["expr"]), rule["alert"]
+
+
+async def test_the_table_lists_what_is_told_with_its_labels(told: Scraped) -> None:
+    text = (DEPLOY.parent / "docs" / "observing.md").read_text()
+    rows = dict(re.findall(r"^\| `(moorage_\w+)` \|([^|]*)\|", text, re.MULTILINE))
+    names = {
+        family.name + ("_total" if family.type == "counter" else "") for family in told.families.values()
+    }
+    assert rows.keys() == {name for name in names if not name.startswith("moorage_process_")}
+    for name, labels in rows.items():
+        asked = f"{name}_bucket" if f"{name}_bucket" in told.names else name
+        found = told.labels(asked) - {"le"}
+        assert not found or found == {label.strip() for label in labels.split(",")}, name
