@@ -54,43 +54,40 @@ class News:
         self._listening: asyncio.Task[None] | None = None
         self._seen: dict[str, datetime] = {}
         self._missed = False
-        self._closed = False
+        self._closed = asyncio.Event()
 
     def tell(self) -> None:
         """This process has written. Returns at once."""
         self._unsent = True
-        if not self._closed and (self._sending is None or self._sending.done()):
+        if not self._closed.is_set() and (self._sending is None or self._sending.done()):
             self._sending = asyncio.create_task(self._send(), name="firestore-signal")
 
     async def changes(self) -> AsyncIterator[None]:
-        if self._closed:
+        if self._closed.is_set():
             return
         changed = asyncio.Event()
         self._listeners.add(changed)
         if self._listening is None:
             self._listening = asyncio.create_task(self._listen(), name="firestore-listen")
         try:
-            while not self._closed:
+            while not self._closed.is_set():
                 await changed.wait()
                 changed.clear()
-                if not self._closed:
+                if not self._closed.is_set():
                     yield None
         finally:
             self._listeners.discard(changed)
 
     async def aclose(self) -> None:
-        """Iterators of `changes` end. What was not told yet is told."""
-        self._closed = True
+        """Iterators of `changes` end. What was not told yet is told; the document stays for those who only
+        begin to listen (`forget_the_dead`)."""
+        self._closed.set()
         self._tell_listeners()
-        for task in (self._listening, self._sending):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        with suppress(StoreError, Conflict):
-            if self._unsent:
-                await self._signal()
-            if self._sending is not None:
-                await self._database.write([Remove(self._mine)])
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+        if self._sending is not None:
+            await self._sending
 
     async def forget_the_dead(self) -> None:
         before = round((self._clock() - _OLD) * 1_000_000)
@@ -99,9 +96,13 @@ class News:
 
     async def _send(self) -> None:
         while self._unsent:
-            with suppress(StoreError, Conflict):
+            try:
                 await self._signal()
-            await asyncio.sleep(GAP)
+            except (StoreError, Conflict):
+                if self._closed.is_set():
+                    return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), GAP)
 
     async def _signal(self) -> None:
         self._unsent = False
