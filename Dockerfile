@@ -10,10 +10,12 @@ ARG PYTHON=python:3.11-slim-trixie
 FROM ${PYTHON} AS builder
 WORKDIR /build
 # Compiled modules hold for the sources beside them, whatever time a copy of these carries: nothing compiles later.
-ENV PYC_INVALIDATION_MODE=UNCHECKED_HASH
+ENV PYC_INVALIDATION_MODE=UNCHECKED_HASH PIP_CACHE_DIR=/var/cache/pip UV_CACHE_DIR=/var/cache/uv
 # What others wrote changes seldom: it is a layer of its own. Each file must have a hash that the lock names.
 COPY requirements-build.lock requirements-service.lock ./
-RUN --mount=type=cache,target=/root/.cache/pip --mount=type=cache,target=/root/.cache/uv \
+# The caches are mounts, and in no layer.
+# hadolint ignore=DL3042
+RUN --mount=type=cache,target=/var/cache/pip --mount=type=cache,target=/var/cache/uv \
     python -m pip install --require-hashes -r requirements-build.lock \
     && python -m venv --without-pip /opt/moorage \
     && uv pip install --python /opt/moorage/bin/python --require-hashes --link-mode copy --compile-bytecode \

@@ -77,12 +77,12 @@ def _carry_out(
             room.at(each.value).mkdir(parents=True, exist_ok=True)
         case "COPY" if (source := each.flag("from")) is not None:
             for path in each.words[:-1]:
-                shutil.copytree(rooms[source].at(path), room.at(each.words[-1]), symlinks=True)
+                _link(rooms[source].at(path), room.at(each.words[-1]))
         case "COPY":
             _copy(each.words[:-1], room.inside(each.words[-1]), context, allowed)
         case "RUN":
             caches = [value for flag, value in each.flags if flag == "mount"]
-            environ = {"HOME": "/root", **_machine(), **environ}
+            environ = {**_machine(), **environ}
             room.run(["/bin/sh", "-c", each.value], environ, mounts=dict(_cache(c) for c in caches))
         case "ENV" | "LABEL" | "VOLUME" | "EXPOSE" | "USER" | "HEALTHCHECK" | "ENTRYPOINT" | "CMD":
             pass  # says how it is run
@@ -101,11 +101,16 @@ def _copy(sources: list[str], to: Path, context: Path, allowed: set[str]) -> Non
             shutil.copy2(context / path, target)
 
 
+def _link(source: Path, to: Path) -> None:
+    """A copy of what nobody writes to any more."""
+    shutil.copytree(source, to, symlinks=True, copy_function=os.link)
+
+
 def _cache(mount: str) -> tuple[Path, str]:
     """The machine's own cache in the place of the build's."""
     options = dict(part.partition("=")[::2] for part in mount.split(","))
     assert options["type"] == "cache", mount
-    here = Path.home() / Path(options["target"]).relative_to("/root")
+    here = Path.home() / ".cache" / Path(options["target"]).name
     here.mkdir(parents=True, exist_ok=True)
     return here, options["target"]
 
