@@ -230,7 +230,7 @@ async def hunt_on(tmp_path: Path, hub: str) -> AsyncIterator[Callable[[str, int]
         for data in datas:
             data.mkdir()
             (data / "managed").symlink_to(tmp_path / "compute")
-        return Hunt(replicas, [replicas.make("isle", data=data) for data in datas], tmp_path)
+        return Hunt(replicas, [replicas.make("isle", data) for data in datas], tmp_path)
 
     yield make
     for replicas in made:

@@ -34,7 +34,7 @@ class Replicas:
             **_named(environ),
         }
 
-    def make(self, machine: str, *, data: Path | None = None, **environ: str) -> KillableService:
+    def make(self, machine: str, data: Path | None = None, /, **environ: str) -> KillableService:
         """One that would run on that machine, not started. Its data are in the machine's folder or `data`."""
         own = {"MOORAGE_DATA_DIR": str(data or self.folder / machine), "MOORAGE_MACHINE": machine}
         service = KillableService(
