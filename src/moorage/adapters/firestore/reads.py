@@ -23,8 +23,8 @@ from moorage.adapters.firestore.kinds import (
     deployment_name,
 )
 from moorage.adapters.firestore.queries import Search, Shape
+from moorage.adapters.paging import Position, decode_cursor, encode_cursor
 from moorage.adapters.row_codec import to_micros
-from moorage.adapters.sql.paging import Position, decode_cursor, encode_cursor
 from moorage.domain.cluster import Cluster, NodeGroup
 from moorage.domain.delivery import Delivery
 from moorage.domain.deployment import Deployment

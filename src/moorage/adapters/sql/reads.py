@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, null, select, tuple_
 
+from moorage.adapters.paging import Position, decode_cursor, encode_cursor
 from moorage.adapters.row_codec import maybe_instant
 from moorage.adapters.sql import tables
 from moorage.adapters.sql.kinds import (
@@ -22,7 +23,6 @@ from moorage.adapters.sql.kinds import (
     PROVIDER_CREDENTIAL,
     Kind,
 )
-from moorage.adapters.sql.paging import Position, decode_cursor, encode_cursor
 from moorage.domain.delivery import Delivery
 from moorage.domain.deployment import Deployment
 from moorage.domain.event import Event
