@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from moorage.adapters.paging import Position, decode_cursor, encode_cursor
 from moorage.adapters.row_codec import Codec, from_micros, to_micros
-from moorage.adapters.sql.paging import Position, decode_cursor, encode_cursor
 from moorage.domain.cluster import Cluster, NodeGroup
 from moorage.domain.delivery import Delivery, Receiver, WebhookSecret
 from moorage.domain.deployment import Deployment
