@@ -24,7 +24,7 @@ REACHES_ALL_WITHIN = 2.0  # seconds, from a commit to what every process does
 QUIET_SECONDS = 0.25  # between two times that the same part follows
 AT_MOST = 1.5  # the same, of a part that takes long
 SHARE = 4  # a part follows for one moment in so many
-ROUTES_AT_ONCE = 500  # made of rows before others have their turn
+ROUTES_AT_ONCE = 500  # read before others have their turn
 WAKES_AT_ONCE = 500  # in one statement
 
 
@@ -121,23 +121,29 @@ class PublishedRoutes:
             self._routes.put(Route.of(deployment))
 
     async def load(self) -> Sequence[Deployment]:
-        """From the store: at the start, and after another process wrote. Gives those that are routed."""
+        """From the store: at the start, and after another process wrote. Reads what is not known in that
+        version, and gives it."""
         before = [r.deployment_id for r in self._routes.current.routes() if r.phase is not Phase.FAILED]
         self._dropped.clear()
-        serving = await self._store.serving()
-        for number, deployment in enumerate(serving):
-            if number % ROUTES_AT_ONCE == ROUTES_AT_ONCE - 1:
-                await asyncio.sleep(0)
-            old = self._routes.current.route(deployment.id)
-            known = old is not None and old.version >= deployment.version
-            if not known and deployment.id not in self._dropped:  # while the store was read
-                self.publish(deployment)
-        there = {deployment.id for deployment in serving}
-        for deployment_id in [id_ for id_ in before if id_ not in there]:
+        versions = await self._store.serving_versions()
+        newer = [id_ for id_, version in versions.items() if not self._knows(id_, version)]
+        read: list[Deployment] = []
+        for begin in range(0, len(newer), ROUTES_AT_ONCE):
+            some = await self._store.serving(newer[begin : begin + ROUTES_AT_ONCE])
+            read += some
+            for deployment in some:
+                known = self._knows(deployment.id, deployment.version)
+                if not known and deployment.id not in self._dropped:  # while the store was read
+                    self.publish(deployment)
+        for deployment_id in [id_ for id_ in before if id_ not in versions]:
             current = await self._store.deployment(deployment_id)
             if current is not None:
                 self.publish(current)
-        return serving
+        return read
+
+    def _knows(self, deployment_id: str, version: int) -> bool:
+        route = self._routes.current.route(deployment_id)
+        return route is not None and route.version >= version
 
 
 async def wake_at_home(store: Store, serving: Sequence[Deployment], machine: str, clock: Clock) -> None:

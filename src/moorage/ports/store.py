@@ -174,8 +174,13 @@ class Store(Protocol):
         """The one that holds the name now; a name is free again when its deployment is deleted or failed,
         and stays free when a failed deployment is deleted later."""
 
-    async def serving(self) -> Sequence[Deployment]:
-        """Of all organizations, those that are routed (`is_routed`): what the gateway's table is made of."""
+    async def serving(self, ids: Sequence[str] | None = None) -> Sequence[Deployment]:
+        """Of all organizations, those that are routed (`is_routed`), by id: what the gateway's table is made
+        of. Where `ids` are given, of these alone."""
+
+    async def serving_versions(self) -> Mapping[str, int]:
+        """The version of each that is routed, by id: cheap, for whoever knows the rows and asks what is
+        new."""
 
     async def events(self, subject_id: str, after: str | None, limit: int) -> Sequence[Event]:
         """Oldest first, those after the event id `after`."""

@@ -141,8 +141,13 @@ class MemoryStore(JobQueues, Brought):
         id_ = self._memory.taken.get(("deployment", organization_id, name))
         return None if id_ is None else await self._row(Deployment, id_)
 
-    async def serving(self) -> Sequence[Deployment]:
-        return [row for row in await self._rows(Deployment) if is_routed(row)]
+    async def serving(self, ids: Sequence[str] | None = None) -> Sequence[Deployment]:
+        wanted = None if ids is None else frozenset(ids)
+        routed = [row for row in await self._rows(Deployment) if is_routed(row)]
+        return [row for row in routed if wanted is None or row.id in wanted]
+
+    async def serving_versions(self) -> Mapping[str, int]:
+        return {row.id: row.version for row in await self.serving()}
 
     async def events(self, subject_id: str, after: str | None, limit: int) -> Sequence[Event]:
         await asyncio.sleep(0)

@@ -325,6 +325,16 @@ class StoreContract(BroughtContract, JobContract, LeaseContract):
         await store.commit([Update(replace(asleep, version=1, status=over.status))])
         assert await store.serving() == []
 
+    async def test_serving_of_some_ids_and_the_versions_of_all(self, store: Store) -> None:
+        rows = [deployment(n) for n in (1, 2, 3)]
+        over = replace(rows[0], status=replace(rows[0].status, phase=Phase.DELETED))
+        await store.commit([Insert(row) for row in (over, *rows[1:])])
+        await store.commit([Update(replace(rows[2], version=1))])
+        assert await store.serving_versions() == {"dep_0002": 1, "dep_0003": 2}
+        found = await store.serving(["dep_0003", "dep_0001", "dep_0009"])
+        assert [(row.id, row.version) for row in found] == [("dep_0003", 2)]
+        assert await store.serving([]) == []
+
     async def test_events_of_a_subject_in_order(self, store: Store) -> None:
         await store.commit([Append(event(n)) for n in (3, 1)])
         await store.commit([Append(event(2)), Append(event(4, "dep_0002"))])

@@ -123,6 +123,7 @@ DEPLOYMENTS = _listing(
 )
 DEPLOYMENT_NAMED = _shape(DEPLOYMENT.collection, "unique ==")
 SERVING = _shape(DEPLOYMENT.collection, "serving ==")
+SERVING_VERSIONS = _shape(DEPLOYMENT.collection, "serving ==", fields=["id", "version"])
 DUE_AT_HOME = _shape(DEPLOYMENT.collection, "home in, claim_at <=", "due_at")
 DUE_ELSEWHERE = _shape(DEPLOYMENT.collection, "away_at <=", "due_at")
 NEXT_AT_HOME = _shape(DEPLOYMENT.collection, "home in", "claim_at", ["claim_at"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from moorage.adapters.firestore import queries
@@ -32,7 +32,7 @@ from moorage.domain.event import Event
 from moorage.domain.identity import ApiKey, ProviderCredential, User
 from moorage.domain.job import Job
 from moorage.domain.model_version import ModelVersion
-from moorage.ports.store import DeliveryFilter, DeploymentFilter, Page, Row
+from moorage.ports.store import DeliveryFilter, DeploymentFilter, Page, Row, is_routed
 
 R = TypeVar("R", bound=Row)
 O = TypeVar("O", ApiKey, Cluster, Delivery, Deployment, Job, ModelVersion, NodeGroup)  # noqa: E741
@@ -82,9 +82,18 @@ class Reads:
         key = name_place(deployment_name(organization_id, name)).key
         return await self._one(DEPLOYMENT, queries.DEPLOYMENT_NAMED.search(unique=key, limit=1))
 
-    async def serving(self) -> Sequence[Deployment]:
-        found = await self._rows(DEPLOYMENT, queries.SERVING.search(serving=True))
+    async def serving(self, ids: Sequence[str] | None) -> Sequence[Deployment]:
+        if ids is None:
+            found = await self._rows(DEPLOYMENT, queries.SERVING.search(serving=True))
+        else:
+            documents = await self._database.get([place_of(DEPLOYMENT, id_) for id_ in ids])
+            there = await self._values(DEPLOYMENT, list(documents.values()))
+            found = [row for row in there if is_routed(row)]
         return sorted(found, key=lambda row: row.id)
+
+    async def serving_versions(self) -> Mapping[str, int]:
+        found = await self._database.find(queries.SERVING_VERSIONS.search(serving=True))
+        return {row.fields["id"]: row.fields["version"] for row in found}
 
     async def events(self, subject_id: str, after: str | None, limit: int) -> Sequence[Event]:
         search = queries.EVENTS_OF.search(subject_id=subject_id, id=after or "", limit=limit)

@@ -150,8 +150,11 @@ class FirestoreStore:
     async def deployment_named(self, organization_id: str, name: str) -> Deployment | None:
         return await self._opened.reads.deployment_named(organization_id, name)
 
-    async def serving(self) -> Sequence[Deployment]:
-        return await self._opened.reads.serving()
+    async def serving(self, ids: Sequence[str] | None = None) -> Sequence[Deployment]:
+        return await self._opened.reads.serving(ids)
+
+    async def serving_versions(self) -> Mapping[str, int]:
+        return await self._opened.reads.serving_versions()
 
     async def events(self, subject_id: str, after: str | None, limit: int) -> Sequence[Event]:
         return await self._opened.reads.events(subject_id, after, limit)

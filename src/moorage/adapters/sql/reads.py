@@ -5,7 +5,7 @@ What serves a user takes the organization and has it in the statement, so that a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, TypeAlias, TypeVar
@@ -55,8 +55,13 @@ def deployment_named(connection: Connection, organization_id: str, name: str) ->
     return None if row is None else due(DEPLOYMENT, row.body, row.due_at)
 
 
-def serving(connection: Connection) -> Sequence[Deployment]:
-    return [due(DEPLOYMENT, row.body, row.due_at) for row in connection.execute(_SERVING)]
+def serving(connection: Connection, ids: Sequence[str] | None) -> Sequence[Deployment]:
+    statement = _SERVING if ids is None else _SERVING.where(_D.id.in_(ids))
+    return [due(DEPLOYMENT, row.body, row.due_at) for row in connection.execute(statement)]
+
+
+def serving_versions(connection: Connection) -> Mapping[str, int]:
+    return {row.id: row.version for row in connection.execute(_SERVING_VERSIONS)}
 
 
 def deployments(
@@ -155,6 +160,7 @@ _DEPLOYMENT_NAMED = select(_D.body, _D.due_at).where(
     _D.organization_id == bindparam("organization_id"), _D.held_name == bindparam("name")
 )
 _SERVING = select(_D.body, _D.due_at).where(tables.SERVING).order_by(_D.id)
+_SERVING_VERSIONS = select(_D.id, _D.version).where(tables.SERVING)
 
 _V = tables.deliveries.c
 _DELIVERY = select(_V.body, _V.due_at).where(

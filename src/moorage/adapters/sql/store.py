@@ -150,8 +150,11 @@ class SqlStore:
     async def deployment_named(self, organization_id: str, name: str) -> Deployment | None:
         return await self._database.read(lambda c: reads.deployment_named(c, organization_id, name))
 
-    async def serving(self) -> Sequence[Deployment]:
-        return await self._database.read(reads.serving)
+    async def serving(self, ids: Sequence[str] | None = None) -> Sequence[Deployment]:
+        return await self._database.read(lambda c: reads.serving(c, ids))
+
+    async def serving_versions(self) -> Mapping[str, int]:
+        return await self._database.read(reads.serving_versions)
 
     async def events(self, subject_id: str, after: str | None, limit: int) -> Sequence[Event]:
         return await self._database.read(lambda c: reads.events(c, subject_id, after, limit))
