@@ -12,7 +12,6 @@ import asyncio
 import secrets
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Protocol, runtime_checkable
 
 import structlog
 
@@ -24,21 +23,13 @@ from moorage.domain.notice import NewId
 from moorage.engine.store_trouble import StoreTrouble
 from moorage.errors import ProviderError, StoreError
 from moorage.ports.outside import Clock
-from moorage.ports.provider import Absent, Credentials, Provider
+from moorage.ports.provider import Absent, Credentials, MachineLocal, Provider
 from moorage.ports.store import Append, Lease, Store
 
 log = structlog.get_logger(__name__)
 
 ACCOUNT_SECONDS = 60.0  # for one account of a provider to be swept
 DUTY = "sweeper"
-
-
-@runtime_checkable
-class MachineLocal(Protocol):
-    """A provider of compute that only processes on one machine can see: `Offer.home` of all its offers."""
-
-    @property
-    def home(self) -> str | None: ...
 
 
 class Sweeper:

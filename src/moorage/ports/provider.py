@@ -227,6 +227,14 @@ class Clusters(Protocol):
 
 
 @runtime_checkable
+class MachineLocal(Protocol):
+    """A provider of compute that only processes on one machine can see: `Offer.home` of all its offers."""
+
+    @property
+    def home(self) -> str | None: ...
+
+
+@runtime_checkable
 class Watch(Protocol):
     """A provider that tells when something changed, so that nobody has to poll it. It is watched once for
     each account, or with None where it needs none."""
