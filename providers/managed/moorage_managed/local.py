@@ -63,7 +63,6 @@ class LocalProvider:
         self._prepared: asyncio.Task[None] | None = None
         self._revivals: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=SHIM_DEATHS))
 
-    @property
     def home(self) -> str | None:
         """The machine on which alone all this can be seen."""
         return self._settings.machine

@@ -74,7 +74,7 @@ class Sweeper:
         """What one process does at a time, and on each machine one for its own."""
         duties: dict[str, list[Provider]] = {}
         for provider in self._providers.values():
-            home = provider.home if isinstance(provider, MachineLocal) else None
+            home = provider.home() if isinstance(provider, MachineLocal) else None
             duties.setdefault(DUTY if home is None else f"{DUTY} {home}", []).append(provider)
         return duties
 

@@ -228,10 +228,10 @@ class Clusters(Protocol):
 
 @runtime_checkable
 class MachineLocal(Protocol):
-    """A provider of compute that only processes on one machine can see: `Offer.home` of all its offers."""
+    """A provider of compute that only processes on one machine can see."""
 
-    @property
-    def home(self) -> str | None: ...
+    def home(self) -> str | None:
+        """`Offer.home` of all its offers."""
 
 
 @runtime_checkable
