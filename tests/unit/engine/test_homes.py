@@ -104,11 +104,11 @@ async def test_each_machine_sweeps_its_own(
 ) -> None:
     """What one machine alone can see is no duty of a process elsewhere."""
     mill, weir = world.sweeper(), world.sweeper()
-    monkeypatch.setattr(world.provider, "home", "mill", raising=False)
+    monkeypatch.setattr(world.provider, "home", lambda: "mill", raising=False)
     orphan = "mrg-2akzwwtl62222b3jymffruppbs-r1-a1"
     assert await mill.sweep_when_due() == 0
     assert await mill.sweep_when_due() == 0, "the duty is done for now"
-    monkeypatch.setattr(world.provider, "home", "weir", raising=False)
+    monkeypatch.setattr(world.provider, "home", lambda: "weir", raising=False)
     await world.provider.create(plan, orphan, None)
     swept = await weir.sweep_when_due()
     assert swept == 1, "another machine's duty is another one"
