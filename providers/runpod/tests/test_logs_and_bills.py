@@ -65,8 +65,11 @@ async def test_no_past_for_who_wants_none(house: House, name: str) -> None:
     first = asyncio.ensure_future(anext(lines))
     await house.fake.came(lambda: house.fake.sent("GET /v2/serverless/{id}/workers/{workerId}/logs"))
     [worker] = house.fake.endpoints[0].workers.values()
-    worker.log.write("something new")
-    assert (await asyncio.wait_for(first, 10)).text == "something new"
+    async with asyncio.timeout(10):
+        while not first.done():  # the stream begins a moment after it was asked for
+            worker.log.write("something new")
+            await asyncio.wait({first}, timeout=0.05)
+    assert (await first).text == "something new"
     await lines.aclose()  # type: ignore[attr-defined]  # a generator
 
 

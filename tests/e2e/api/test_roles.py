@@ -49,6 +49,7 @@ class Case:
 
 CASES = (
     Case("GET", "/health", ANYBODY),
+    Case("GET", "/ready", ANYBODY),
     Case("POST", "/auth/token", ANYBODY, 401, {"username": "nobody", "password": "nothing"}),
     Case("POST", "/v1/deployments", DEPLOYERS, 202, {"hf_model_id": MODEL}),
     Case("POST", "/v1/deployments/plan", READERS, 200, {"hf_model_id": MODEL}),

@@ -26,6 +26,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     handlers, level = root.handlers[:], root.level
     monkeypatch.setattr(sys, "stderr", out)
     service_logging.configure("json", "debug", secrets=[PLAIN], environ={})
+    structlog.configure(cache_logger_on_first_use=False)  # loggers of modules outlive this test
     yield out
     root.handlers[:] = handlers
     root.setLevel(level)

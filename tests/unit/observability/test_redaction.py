@@ -59,6 +59,7 @@ def written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "stderr", out)
     environ = {"MOORAGE_TICK_TOKEN": GIVEN, "MOORAGE_SECRET_KEYS": f"k1:{LISTED}", "HOME": "/somewhere"}
     service_logging.configure(request.param, "debug", environ=environ)
+    structlog.configure(cache_logger_on_first_use=False)  # loggers of modules outlive this test
 
     def taken() -> str:
         text = out.getvalue()
