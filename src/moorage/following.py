@@ -2,7 +2,9 @@
 
 A store tells that something was written, not what. So each part reads again what it needs, at once when it
 was quiet before, and then at most so often however much is written: a part that takes long to read is read
-less often. What a part knows is older than `REACHES_ALL_WITHIN` only while the store is away.
+less often. What a part knows is older than `REACHES_ALL_WITHIN` only while the store is away, or where news
+were lost with a process that died before it told: SQLite and PostgreSQL tell with the commit, Firestore a
+moment later. So all parts look again every `REMINDED_EVERY` seconds.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ QUIET_SECONDS = 0.25  # between two times that the same part follows
 AT_MOST = 1.5  # the same, of a part that takes long
 SHARE = 4  # a part follows for one moment in so many
 ROUTES_AT_ONCE = 500  # read before others have their turn
+REMINDED_EVERY = 30.0
 WAKES_AT_ONCE = 500  # in one statement
 
 
@@ -43,9 +46,16 @@ class Part:
 
 
 class Following:
-    def __init__(self, changes: Callable[[], AsyncIterator[None]], parts: Sequence[Part]) -> None:
+    def __init__(
+        self,
+        changes: Callable[[], AsyncIterator[None]],
+        parts: Sequence[Part],
+        *,
+        reminded_every: float = REMINDED_EVERY,
+    ) -> None:
         self._changes = changes
         self._parts = parts
+        self._reminded_every = reminded_every
 
     async def run(self) -> None:
         """Until cancelled. Begins with a look at all: what was written before the listening began is not
@@ -53,7 +63,13 @@ class Following:
         async with asyncio.TaskGroup() as tasks:
             for part in self._parts:
                 tasks.create_task(self._follow(part), name=f"following:{part.name}")
+            tasks.create_task(self._remind(), name="following:remind")
             await self._listen()
+
+    async def _remind(self) -> None:
+        while True:
+            await asyncio.sleep(self._reminded_every)
+            self._tell()
 
     async def _listen(self) -> None:
         trouble = StoreTrouble("following")

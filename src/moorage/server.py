@@ -8,6 +8,7 @@ import random
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from urllib.parse import unquote, urlsplit
 
 import structlog
 import uvicorn
@@ -69,7 +70,9 @@ def run(settings: Settings, on_started: Callable[[str], None] | None = None) -> 
 
 async def serve(settings: Settings, on_started: Callable[[str], None] | None = None) -> None:
     """Until SIGINT or SIGTERM. `on_started` gets the service's own URL once it takes requests."""
-    service_logging.configure(settings.log_format, settings.log_level)
+    password = urlsplit(settings.store_url).password
+    secrets = [] if password is None else [password, unquote(password)]
+    service_logging.configure(settings.log_format, settings.log_level, secrets=secrets)
     with listening(settings.host, settings.port) as sock:
         await serve_on(sock, settings, on_started)
 

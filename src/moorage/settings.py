@@ -15,7 +15,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
-        env_prefix="MOORAGE_", extra="ignore", frozen=True, populate_by_name=True
+        env_prefix="MOORAGE_",
+        env_ignore_empty=True,  # a line of .env.example without its value is the default
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
     )
 
     host: str = "127.0.0.1"
@@ -58,7 +63,7 @@ class Settings(BaseSettings):
         pattern="^[a-zA-Z0-9._-]{1,63}$",
         description="whose local replicas are whose; made on first start under the data dir",
     )
-    tick_token: SecretStr | None = Field(None, description="lets POST /internal/tick in")
+    tick_token: SecretStr | None = Field(None, min_length=16, description="lets POST /internal/tick in")
     tick_only: bool = Field(False, description="the engine works only while a tick asks it to")
     otlp_endpoint: str | None = Field(None, pattern="^https?://", description="where traces are sent")
     shared_cache_url: str | None = Field(

@@ -142,7 +142,7 @@ def test_an_engine_that_gets_no_cpu_between_requests_is_ticked(
     assert secrets.keys() == {"MOORAGE_SECRET_KEYS", "MOORAGE_TICK_TOKEN", "MOORAGE_BOOTSTRAP_PASSWORD"}
     given = {e["name"]: e["value"] for e in container["env"] if "value" in e}
     assert given.keys() | secrets.keys() <= known_names()
-    settings = settings_of({**given, **dict.fromkeys(secrets, "a-secret")})
+    settings = settings_of({**given, **dict.fromkeys(secrets, "a-secret-of-many-letters")})
     assert settings.tick_only is ticked
     assert settings.public_url == "https://moorage-123456789012.europe-west1.run.app"
     assert settings.store_url.startswith("firestore://acme-models/")

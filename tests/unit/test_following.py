@@ -94,6 +94,18 @@ async def test_news_that_break_off_end_nothing_and_are_made_up_for() -> None:
         await until(lambda: begun == 4 and looks.count >= 4)
 
 
+async def test_news_that_were_lost_are_made_up_for() -> None:
+    looks = Looks()
+
+    async def silence() -> AsyncIterator[None]:
+        await asyncio.Event().wait()
+        yield None
+
+    parts = [Part("looks", looks.look, every=0.0)]
+    async with running(Following(silence, parts, reminded_every=0.02)):
+        await until(lambda: looks.count >= 4)
+
+
 def test_a_part_that_takes_long_is_looked_at_less_often_and_in_time() -> None:
     part = Part("p", Looks().look)
     assert part.pause(0.001) == QUIET_SECONDS

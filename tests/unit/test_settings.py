@@ -148,3 +148,18 @@ def test_a_value_out_of_range_is_refused(monkeypatch: pytest.MonkeyPatch, name: 
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOORAGE_BOOTSTRAP_PASSWORD", "correct horse")
     assert "correct horse" not in repr(Settings())
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_line_without_its_value_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in service_variables():
+        monkeypatch.setenv(name, "")
+    assert not Settings().shares_store
+    assert Settings().tick_token is None
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_short_tick_token_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOORAGE_TICK_TOKEN", "short")
+    with pytest.raises(ValidationError, match="tick_token"):
+        Settings()

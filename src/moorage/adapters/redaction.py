@@ -38,9 +38,12 @@ _SCHEMES = re.compile(r"\b(Bearer|Basic)\s+[^\s\"',;]+", re.IGNORECASE)
 _IN_URL = re.compile(r"(://[^/\s:@\"']*:)[^/\s@\"']+(?=@)")
 _VALUE = r"(?:\"(?:\\.|[^\"\\])*\"?|'(?:\\.|[^'\\])*'?|[^\s,;&\"'()\[\]{}]+)"
 # `token=…`, and `"token": "…"` of JSON or of a dictionary's repr
-_ASSIGNED = re.compile(rf"((?:{_WORDS})[\w\-]*(?:\s*=\s*|[\"']\s*:\s*b?(?=[\"'])))({_VALUE})", re.IGNORECASE)
+_ASSIGNED = re.compile(
+    rf"((?:{_WORDS})[\w\-]{{0,64}}(?:\s*=\s*|[\"']\s*:\s*b?(?=[\"'])))({_VALUE})", re.IGNORECASE
+)
 _HEADERS = re.compile(
-    r"\b((?:proxy-)?authorization|(?:set-)?cookie|x-[a-z-]*(?:key|token))(\s*:\s*)[^\r\n]+", re.IGNORECASE
+    r"\b((?:proxy-)?authorization|(?:set-)?cookie|x-[a-z-]{0,64}(?:key|token))(\s*:\s*)[^\r\n]+",
+    re.IGNORECASE,
 )
 # One of these, in lower case, is in every text that any of the forms above is in.
 _SIGNS = (
@@ -62,6 +65,7 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """The text without what looks like a secret, or is one."""
+        length, text = len(text), text[: 2 * LONGEST_TEXT]  # a search takes its time, on the loop
         if self._known is not None:
             text = self._known.sub(REDACTED, text)
         if len(text) < SHORTEST_KNOWN:
@@ -74,7 +78,9 @@ class Redactor:
             text = _ASSIGNED.sub(rf"\1{REDACTED}", text)
             text = _HEADERS.sub(rf"\1\2{REDACTED}", text)
             text = _SCHEMES.sub(rf"\1 {REDACTED}", text)
-        return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}… ({len(text)} characters)"
+        if max(length, len(text)) <= LONGEST_TEXT:
+            return text
+        return f"{text[:LONGEST_TEXT]}… ({length} characters)"
 
     def mapping(self, values: Mapping[Any, object], depth: int = 0) -> dict[str, Plain]:
         """Of each value what may be told; a value with a secret's name is not looked at."""

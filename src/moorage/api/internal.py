@@ -36,20 +36,24 @@ class InternalFront:
             await self._app(scope, receive, send)
             return
         try:
-            if scope["method"] != "POST":
-                raise MethodNotAllowed(scope["method"], ["POST"])
-            self._admit(scope["headers"])
+            self._admit(scope["method"], scope["headers"])
             ticked = await self._tick()
         except Problem as problem:
             await send_problem(send, problem, headers.request_id(scope["headers"]))
         except StoreUnavailable as error:
             await send_problem(send, error.problem, headers.request_id(scope["headers"]))
+        except Exception:
+            log.exception("tick.bug")
+            bug = Problem("The service has a bug; its log has the cause.")
+            await send_problem(send, bug, headers.request_id(scope["headers"]))
         else:
             log.info("tick", deployments=ticked.deployments, deliveries=ticked.deliveries, jobs=ticked.jobs)
             await _answer(send, ticked)
 
-    def _admit(self, given: RawHeaders) -> None:
-        """Raises Unauthenticated."""
+    def _admit(self, method: str, given: RawHeaders) -> None:
+        """Raises MethodNotAllowed and Unauthenticated."""
+        if method != "POST":
+            raise MethodNotAllowed(method, ["POST"])
         text = next((value for name, value in given if name == b"authorization"), b"")
         scheme, _, token = text.strip().partition(b" ")
         fits = hmac.compare_digest(token.strip(), self._token)

@@ -36,6 +36,7 @@ from moorage.services.authentication import challenge
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+LOGGED_PATH = 256  # characters; a caller may send many more
 Dialect = Callable[[Problem], Response]
 
 
@@ -168,7 +169,7 @@ def _on_stale(request: Request, error: Exception) -> Response:
 
 def _on_store_away(request: Request, error: Exception) -> Response:
     assert isinstance(error, StoreUnavailable)
-    log.warning("api.store_unavailable", path=request.url.path, error=str(error))
+    log.warning("api.store_unavailable", path=request.url.path[:LOGGED_PATH], error=str(error))
     return _told(request, error.problem)
 
 
@@ -213,5 +214,5 @@ def _allowed_methods(request: Request) -> str:
 
 
 def _on_bug(request: Request, error: Exception) -> Response:
-    log.error("api.bug", path=request.url.path, exc_info=error)
+    log.error("api.bug", path=request.url.path[:LOGGED_PATH], exc_info=error)
     return _told(request, Problem("The service has a bug; its log has the cause."))

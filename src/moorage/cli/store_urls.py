@@ -40,9 +40,12 @@ def parsed(url: str) -> URL:
     from sqlalchemy.exc import ArgumentError
 
     try:
-        return make_url(url)
+        read = make_url(url)
     except (ArgumentError, ValueError):  # a port that is no number is a ValueError
         raise Usage("That is no URL of a store.", f"Write it as {_FORMS}.") from None
+    if "@" in (read.host or ""):  # the end of a password
+        raise Usage("That is no URL of a store.", "Write @ in a password as %40.")
+    return read
 
 
 def shown(url: str) -> str:

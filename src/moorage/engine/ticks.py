@@ -8,6 +8,7 @@ one process, who asks while a round is under way gets the answer of that one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,6 +16,7 @@ from moorage.engine.job_runner import JobRunner
 from moorage.engine.loop import Engine
 from moorage.engine.outbox import Outbox
 from moorage.engine.sweeper import Sweeper
+from moorage.errors import StoreError
 from moorage.ports.outside import Clock
 from moorage.ports.store import Store
 
@@ -65,22 +67,28 @@ class Ticks:
             await asyncio.gather(self._under_way, return_exceptions=True)
 
     async def _round(self) -> Ticked:
+        try:
+            return await self._work()
+        except ExceptionGroup as failures:
+            away, _ = failures.split(StoreError)
+            raise failures if away is None else _first(away) from None
+
+    async def _work(self) -> Ticked:
         await self._next_due()  # a store that is away says so at once
-        deployments, jobs, sent, _ = await asyncio.gather(
-            self._engine.round(WORK_SECONDS),
-            self._jobs.round(WORK_SECONDS),
-            self._outbox.round(WORK_SECONDS),
-            self._sweep(),
-        )
+        async with asyncio.TaskGroup() as tasks:  # none goes on when another has failed
+            deployments = tasks.create_task(self._engine.round(WORK_SECONDS))
+            jobs = tasks.create_task(self._jobs.round(WORK_SECONDS))
+            messages = tasks.create_task(self._outbox.round(WORK_SECONDS))
+            tasks.create_task(self._sweep())
+        sent = messages.result()
         sent += await self._outbox.round(SEND_SECONDS)
-        return Ticked(deployments, sent, jobs, await self._next_due())
+        return Ticked(deployments.result(), sent, jobs.result(), await self._next_due())
 
     async def _sweep(self) -> None:
-        try:
+        """What is cut off, or fails, the next one begins anew."""
+        with contextlib.suppress(TimeoutError, StoreError):
             async with asyncio.timeout(WORK_SECONDS):
                 await self._sweeper.sweep_when_due()
-        except TimeoutError:
-            return  # the next one begins anew
 
     async def _next_due(self) -> datetime | None:
         now = self._clock.now()
@@ -90,3 +98,8 @@ class Ticks:
             await self._store.next_job(now),
         )
         return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    found = failures.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found

@@ -23,6 +23,7 @@ ESCAPED = quote(SECRET, safe="")
     ("url", "word"),
     [
         (f"postgresql://ada:{SECRET}:@db:fifty/moorage", "percent-encoded"),
+        ("postgresql://ada:pa@s3cret@db/x", "percent-encoded"),
         (f"postgresql://ada:{ESCAPED}@db", "names no database"),
         (f"postgresql://ada:{ESCAPED}@db/moorage?colour=red", "colour"),
         (f"postgresql://ada:{ESCAPED}@db/moorage?sslmode=disable&sslmode=require", "twice"),

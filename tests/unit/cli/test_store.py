@@ -200,3 +200,10 @@ def test_passwords_are_not_shown() -> None:
     url = "postgresql://ada:s3cret@db.example:5433/moorage?password=s3cret"
     assert store_urls.shown(url) == "postgresql://ada:***@db.example:5433/moorage"
     assert store_urls.shown("firestore://project/(default)") == "firestore://project/(default)"
+
+
+def test_an_at_sign_in_a_password_is_not_told_as_a_host(run: Run, filled: str) -> None:
+    ended = run("copy", filled, "postgresql://u:pa@ssword1@127.0.0.1/x")
+    assert ended.exit_code == ExitCode.USAGE
+    assert "%40" in ended.output
+    assert "ssword1" not in ended.output

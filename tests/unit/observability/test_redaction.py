@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import SecretBytes, SecretStr
 
 from moorage.adapters import logging as service_logging
-from moorage.adapters.redaction import REDACTED, Redactor
+from moorage.adapters.redaction import LONGEST_TEXT, REDACTED, Redactor
 
 ALNUM = string.ascii_letters + string.digits
 # Built of random letters at each run, so that no rule can know them.
@@ -246,3 +246,13 @@ def assert_told(text: str, secret: str) -> None:
     assert text.strip()
     assert secret not in text
     assert secret[len(secret) // 2 :] not in text, text
+
+
+def test_a_long_text_is_cut_before_it_is_searched() -> None:
+    text = f"{'a' * LONGEST_TEXT}token={OWN} {'b' * 10 * LONGEST_TEXT}"
+    told = Redactor().text(text)
+    assert told == f"{'a' * LONGEST_TEXT}… ({len(text)} characters)"
+    short = Redactor().text(f"token={OWN}{' b' * 3 * LONGEST_TEXT}")
+    assert OWN not in short
+    assert short.startswith(f"token={REDACTED}")
+    assert short.endswith("characters)")

@@ -28,13 +28,16 @@ _DEFAULTS: Mapping[str, str | int] = {
 
 def connection_parameters(url: str) -> Mapping[str, str | int]:
     """Keywords of `psycopg.connect`. Raises ValueError for a URL that cannot be one."""
+    unreadable = ValueError(
+        f"the database URL cannot be read; give {EXAMPLE}, with / @ : ? # % in names and passwords"
+        " percent-encoded"
+    )
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise ValueError(
-            f"the database URL cannot be read; give {EXAMPLE}, with / @ : ? # % in names and passwords"
-            " percent-encoded"
-        ) from None
+        raise unreadable from None
+    if "@" in (parsed.host or ""):  # the end of a password
+        raise unreadable
     if parsed.drivername not in ("postgresql", "postgresql+psycopg"):
         raise ValueError(f"the database URL is not PostgreSQL's; give {EXAMPLE}")
     if not parsed.database:
