@@ -7,17 +7,18 @@ the row point at them. Parts whose unit was never written are found by their mar
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from moorage.adapters.firestore.database import Database, chunks
 from moorage.adapters.firestore.documents import Change, Create, Found, Place, Remove, part_place, parts_of
 from moorage.adapters.firestore.failures import Conflict, Unsure
 from moorage.adapters.firestore.plan import Prepared
 from moorage.adapters.firestore.queries import LOST_PARTS
+from moorage.adapters.firestore.side_by_side import side_by_side
 from moorage.errors import StoreError
 
 PART = 900_000  # bytes
@@ -76,24 +77,21 @@ class Bodies:
             Create(place, {"data": piece, "pending_since": now})
             for place, piece in zip(places, pieces, strict=True)
         ]
-        gate = asyncio.Semaphore(AT_ONCE)
-        async with asyncio.TaskGroup() as group:
-            for some in chunks(changes, BATCH // PART):
-                group.create_task(self._write(some, gate))
+        batches = chunks(changes, BATCH // PART)
+        await side_by_side((partial(self._write, batch) for batch in batches), AT_ONCE)
         fields = {**prepared.fields, "body": None, "parts": len(pieces), "body_key": key}
         return replace(prepared, fields=fields, parts=tuple(places))
 
-    async def _write(self, changes: Sequence[Change], gate: asyncio.Semaphore) -> None:
+    async def _write(self, changes: Sequence[Change]) -> None:
         """Nobody else knows the key, so that what is there already was written by a try before."""
-        async with gate:
-            async for _ in self._database.tries():
-                try:
-                    await self._database.write(changes)
-                except Unsure:
-                    continue
-                except Conflict:
-                    pass
-                return
+        async for _ in self._database.tries():
+            try:
+                await self._database.write(changes)
+            except Unsure:
+                continue
+            except Conflict:
+                pass
+            return
 
     async def _parts(self, places: Sequence[Place]) -> dict[Place, bytes]:
         found: dict[Place, bytes] = {}

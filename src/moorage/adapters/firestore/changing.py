@@ -6,14 +6,15 @@ again and changed on its own until that passes or there is nothing to change in 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from moorage.adapters.firestore.database import Database, chunks
 from moorage.adapters.firestore.documents import Alter, Found, Place
 from moorage.adapters.firestore.failures import Conflict, Unsure
 from moorage.adapters.firestore.kinds import Fields
+from moorage.adapters.firestore.side_by_side import side_by_side
 
 AT_ONCE = 20  # documents changed on their own at the same time
 
@@ -48,18 +49,14 @@ async def _together(
 async def _one_by_one(
     database: Database, places: Sequence[Place], fields: Sequence[str], decide: Decide
 ) -> dict[Place, Fields]:
-    gate = asyncio.Semaphore(AT_ONCE)
     made: dict[Place, Fields] = {}
 
     async def alone(place: Place) -> None:
-        async with gate:
-            change = await _alone(database, place, fields, decide)
+        change = await _alone(database, place, fields, decide)
         if change is not None:
             made[place] = change
 
-    async with asyncio.TaskGroup() as group:
-        for place in places:
-            group.create_task(alone(place))
+    await side_by_side((partial(alone, place) for place in places), AT_ONCE)
     return made
 
 
