@@ -30,6 +30,8 @@ from moorage.signals import wait_for
 
 log = structlog.get_logger(__name__)
 
+RENEWED_WITHIN = 2 / 3  # of a lease, else it is renewed before a claim; normally it is at one third
+
 
 @dataclass(frozen=True, slots=True)
 class JobLimits:
@@ -67,6 +69,7 @@ class JobRunner:
             str, None
         ] = {}  # deployments that may have jobs to claim, in the order of their turn
         self._held: dict[str, tuple[Hold, asyncio.Task[None]]] = {}  # by job id
+        self._renewed = clock.now()  # no lease that is held began before
         self._opened: set[str] = set()
         self._opening = asyncio.Event()
         self._look = True  # the store may hold queues that nobody told of
@@ -200,10 +203,11 @@ class JobRunner:
 
     async def _claim(self, wanted: Mapping[str, int]) -> int:
         """A queue that gave all that was asked for has more, and goes to the end of the line."""
-        for deployment_id in wanted:
-            del self._queues[deployment_id]  # before the claim: who is told of a job meanwhile puts it back
         now = self._clock.now()
-        lease = Lease(secrets.token_hex(16), self._lease_end(now))
+        await self._renew_old(now)
+        for deployment_id in wanted:
+            self._queues.pop(deployment_id, None)  # before: who is told of a job meanwhile puts it back
+        lease = Lease(secrets.token_hex(16), self._lease_end(self._clock.now()))
         claimed = await self._store.claim_jobs(wanted, lease, now)
         got = Counter(job.deployment_id for job in claimed)
         for deployment_id, places in wanted.items():
@@ -254,21 +258,28 @@ class JobRunner:
         for job_id in lost:
             self.interrupt(job_id)
 
+    async def _renew_old(self, now: datetime) -> None:
+        """Before a claim at `now`, which takes what leases ran out: ours too, when the store was away or
+        the process stood still, and a job that runs here would be begun again beside itself."""
+        if now - self._renewed > timedelta(seconds=self._limits.lease * RENEWED_WITHIN):
+            await self._renew()
+
+    async def _renew(self) -> None:
+        now, held = self._clock.now(), self._tokens()
+        if held:
+            self._interrupt_all(held.keys() - await self._store.renew("jobs", held, self._lease_end(now)))
+        self._renewed = now
+
     async def _renew_leases(self) -> None:
         trouble, pause = StoreTrouble("jobs.renew"), self._limits.lease / 3
         while True:
             await asyncio.sleep(pause)
             pause = self._limits.lease / 3
-            held = self._tokens()
-            if not held:
-                continue
             try:
-                kept = await self._store.renew("jobs", held, self._lease_end(self._clock.now()))
+                await self._renew()
                 trouble.worked()
             except StoreError as error:
                 pause = min(pause, trouble.failed(error))
-                continue
-            self._interrupt_all(held.keys() - kept)
 
     async def _let_go(self) -> None:
         tasks = [task for _, task in self._held.values()]

@@ -28,6 +28,7 @@ from moorage.signals import wait_for
 log = structlog.get_logger(__name__)
 
 SIGNALS_AT_ONCE = 500  # in one statement
+RENEWED_WITHIN = 2 / 3  # of a lease, else it is renewed before a claim; normally it is at one third
 LET_GO_SECONDS = 2.0  # for the store to take back the leases; then they run out
 
 
@@ -44,6 +45,7 @@ class _Shift:
     """What one run or round has in hand: by deployment id."""
 
     tasks: asyncio.TaskGroup
+    renewed: datetime  # no lease in it began before
     held: dict[str, Hold] = field(default_factory=dict)
     driving: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -68,6 +70,7 @@ class Engine:
         self.pulse = Pulse()
         self._wake = asyncio.Event()
         self._in_hand = 0
+        self._shifts: list[_Shift] = []
         self._signalled: set[str] = set()  # deployment ids
         self._signal = asyncio.Event()
 
@@ -119,7 +122,8 @@ class Engine:
         held: dict[str, str] = {}
         try:
             async with asyncio.TaskGroup() as tasks:
-                shift = _Shift(tasks)
+                shift = _Shift(tasks, self._clock.now())
+                self._shifts.append(shift)
                 beside = [
                     tasks.create_task(self._renew_leases(shift), name="engine:renew"),
                     tasks.create_task(self._store_signals(), name="engine:signals"),
@@ -128,6 +132,7 @@ class Engine:
                     yield shift
                 finally:
                     held = shift.tokens()
+                    self._shifts.remove(shift)
                     for task in beside:
                         task.cancel()
         finally:
@@ -158,9 +163,10 @@ class Engine:
         free = self._free()
         if free <= 0:
             return 0
-        lease = Lease(secrets.token_hex(16), self._lease_end())
-        machine = self._settings.machine
-        claimed = await self._store.claim_deployments(lease, self._clock.now(), free, machine)
+        now = self._clock.now()
+        await self._renew_old(now)
+        lease = Lease(secrets.token_hex(16), self._lease_end(self._clock.now()))
+        claimed = await self._store.claim_deployments(lease, now, free, self._settings.machine)
         self.pulse.behind(claimed[-1].due_at if len(claimed) == free else None)
         for deployment in claimed:
             self._start(shift, deployment, lease.token)
@@ -203,8 +209,26 @@ class Engine:
 
     # -- leases -----------------------------------------------------------------------------------------
 
-    def _lease_end(self) -> datetime:
-        return self._clock.now() + timedelta(seconds=self._settings.lease_seconds)
+    def _lease_end(self, now: datetime) -> datetime:
+        return now + timedelta(seconds=self._settings.lease_seconds)
+
+    async def _renew_old(self, now: datetime) -> None:
+        """Before a claim at `now`, which takes what leases ran out: ours too, when the store was away or
+        the process stood still, and what is in hand would be driven twice here."""
+        for shift in list(self._shifts):
+            if now - shift.renewed > timedelta(seconds=self._settings.lease_seconds * RENEWED_WITHIN):
+                await self._renew(shift)
+
+    async def _renew(self, shift: _Shift) -> None:
+        now, held = self._clock.now(), shift.tokens()
+        if held:
+            kept = await self._store.renew("deployments", held, self._lease_end(now))
+            for deployment_id in held.keys() - kept:
+                hold = shift.held.get(deployment_id)
+                if hold is not None and hold.token == held[deployment_id] and not hold.letting_go:
+                    log.warning("engine.lease_lost", deployment=deployment_id)
+                    hold.lost = True
+        shift.renewed = now
 
     async def _renew_leases(self, shift: _Shift) -> None:
         """Keeps the leases of what is driven; what is lost is not acted on again. An effect under way goes
@@ -213,20 +237,12 @@ class Engine:
         pause = self._settings.lease_seconds / 3
         while True:
             await asyncio.sleep(pause)
-            pause, held = self._settings.lease_seconds / 3, shift.tokens()
-            if not held:
-                continue
+            pause = self._settings.lease_seconds / 3
             try:
-                kept = await self._store.renew("deployments", held, self._lease_end())
+                await self._renew(shift)
                 trouble.worked()
             except StoreError as error:
                 pause = min(pause, trouble.failed(error))
-                continue
-            for deployment_id in held.keys() - kept:
-                hold = shift.held.get(deployment_id)
-                if hold is not None and hold.token == held[deployment_id] and not hold.letting_go:
-                    log.warning("engine.lease_lost", deployment=deployment_id)
-                    hold.lost = True
 
     async def _let_go(self, held: dict[str, str]) -> None:
         if held:

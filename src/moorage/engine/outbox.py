@@ -30,6 +30,8 @@ from moorage.signals import wait_for
 
 log = structlog.get_logger(__name__)
 
+RENEWED_WITHIN = 2 / 3  # of a lease, else it is renewed before a claim; normally it is at one third
+
 
 @dataclass(frozen=True, slots=True)
 class OutboxLimits:
@@ -82,6 +84,7 @@ class Outbox:
         self._limits = limits or OutboxLimits()
         self._woken = asyncio.Event()
         self._held: dict[str, _Claimed] = {}  # by delivery id
+        self._renewed = clock.now()  # no lease that is held began before
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -162,7 +165,8 @@ class Outbox:
         count = 0
         while (room := min(self._limits.claim, self._limits.held - len(self._held))) > 0:
             now = self._clock.now()
-            lease = Lease(secrets.token_hex(16), self._lease_end(now))
+            await self._renew_old(now)
+            lease = Lease(secrets.token_hex(16), self._lease_end(self._clock.now()))
             claimed = await self._store.claim_deliveries(lease, now, room)
             sent_back: list[tuple[Delivery, str]] = []
             for delivery in claimed:
@@ -242,21 +246,28 @@ class Outbox:
     def _lease_end(self, now: datetime) -> datetime:
         return now + timedelta(seconds=self._limits.lease)
 
+    async def _renew_old(self, now: datetime) -> None:
+        """Before a claim at `now`, which takes what leases ran out: ours too, when the store was away or
+        the process stood still, and what is on its way would be sent again."""
+        if now - self._renewed > timedelta(seconds=self._limits.lease * RENEWED_WITHIN):
+            await self._renew()
+
+    async def _renew(self) -> None:
+        now, held = self._clock.now(), {id_: item.token for id_, item in self._held.items()}
+        if held:
+            self._drop(held.keys() - await self._store.renew("deliveries", held, self._lease_end(now)))
+        self._renewed = now
+
     async def _renew_leases(self) -> None:
         trouble, pause = StoreTrouble("outbox.renew"), self._limits.lease / 3
         while True:
             await asyncio.sleep(pause)
             pause = self._limits.lease / 3
-            held = {id_: item.token for id_, item in self._held.items()}
-            if not held:
-                continue
             try:
-                kept = await self._store.renew("deliveries", held, self._lease_end(self._clock.now()))
+                await self._renew()
                 trouble.worked()
             except StoreError as error:
                 pause = min(pause, trouble.failed(error))
-                continue
-            self._drop(held.keys() - kept)
 
     def _drop(self, lost: set[str]) -> None:
         """What another process took over is not begun here; an attempt under way meets the fence."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from typing import Any  # arguments of the store's operations, passed through
 
 import pytest
 from structlog.testing import capture_logs
 
+from moorage.adapters.system import SystemClock
 from moorage.domain.decide import Patience
 from moorage.domain.deployment import Phase
 from moorage.domain.naming import ExternalName
@@ -17,6 +19,15 @@ from moorage.engine.store_trouble import TRIES, StoreTrouble
 from moorage.errors import StaleWrite, StoreError, StoreUnavailable
 
 from .conftest import World
+
+
+class MovableClock(SystemClock):
+    def __init__(self) -> None:
+        self.offset = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.offset
+
 
 OPERATIONS = ("claim_deployments", "next_due", "commit", "deployment", "renew", "wake")
 
@@ -101,6 +112,40 @@ async def test_signals_of_a_provider_outlive_the_store_s_absence(world: World, s
         await until(lambda: store.refused > 1)
         store.away = False
         await until(lambda: world.compute.calls["observe"] > looks)
+
+
+async def test_what_is_in_hand_is_not_claimed_again_after_an_outage_longer_than_its_lease(
+    world: World, store: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = world.clock = MovableClock()
+    claims: list[list[str]] = []
+    claim = world.store.claim_deployments
+
+    async def recorded(*args: Any, **kwargs: Any) -> Any:
+        claims.append([])
+        found = await claim(*args, **kwargs)
+        claims[-1] += [row.id for row in found]
+        return found
+
+    monkeypatch.setattr(world.store, "claim_deployments", recorded)
+    world.compute.faults.slow["create"] = 1.5
+    async with world.driven(world.engine(lease_seconds=30)) as engine:
+        id_ = await world.deploy()
+        engine.wake()
+        await until(lambda: world.compute.calls["create"] == 1)
+        store.away = True
+        engine.wake()
+        await until(lambda: store.refused > 0)
+        clock.offset += timedelta(seconds=60)
+        store.away = False
+        before = len(claims)
+        engine.wake()
+        await until(
+            lambda: len(claims) > before + 1 or (len(claims) > before and world.compute.creates.total() == 1)
+        )
+        await world.until(id_, Phase.READY)
+    assert claims[before] == [], "it was still in hand"
+    assert world.compute.calls["create"] == 1
 
 
 async def test_trouble_is_told_when_it_begins_doubles_and_ends() -> None:

@@ -382,6 +382,27 @@ async def test_a_lease_is_kept_while_the_run_lasts(yard: Yard, worker: Worker) -
     assert (done.state, done.retries, len(worker.bodies)) == (JobState.COMPLETED, 0, 1)
 
 
+async def test_a_job_is_not_begun_again_beside_itself_after_an_outage_longer_than_its_lease(
+    yard: Yard, worker: Worker
+) -> None:
+    finish = asyncio.Event()
+
+    async def script(request: web.Request, body: Any) -> web.StreamResponse:
+        await finish.wait()
+        return await _ok(body)
+
+    worker.script = script
+    process = await yard.start("a", limits=replace(LIMITS, lease=30.0))
+    id_ = await yard.queue(process, "a")
+    await worker.until(lambda worker: worker.busy == 1)
+    yard.clock.offset += timedelta(seconds=60)  # no renewal came through meanwhile
+    process.runner.others_wrote()
+    await asyncio.sleep(0.1)
+    finish.set()
+    done = await yard.ended(id_)
+    assert (done.state, done.retries, len(worker.bodies)) == (JobState.COMPLETED, 0, 1)
+
+
 async def test_two_processes_run_each_job_once(yard: Yard, worker: Worker) -> None:
     processes = [await yard.start("a", "b") for _ in range(2)]
     ids = [await yard.queue(processes[n % 2], "ab"[n % 3 == 0], n) for n in range(60)]

@@ -41,6 +41,27 @@ async def test_a_round_beside_the_loop_leaves_it_what_it_holds(world: World, rec
     assert len(receiver.messages) == 10
 
 
+async def test_a_message_is_not_sent_again_after_an_outage_longer_than_its_lease(
+    world: World, receive: Receive
+) -> None:
+    answer = asyncio.Event()
+
+    async def waits(_: Any) -> web.Response:
+        await answer.wait()
+        return web.Response()
+
+    receiver = await receive(waits)
+    async with world.running(world.outbox()) as outbox:
+        [row] = await world.enqueue(receiver.url)
+        await receiver.until(1)
+        world.clock.offset += timedelta(minutes=5)  # no renewal came through meanwhile
+        outbox.wake()
+        await asyncio.sleep(0.1)
+        answer.set()
+        assert (await world.settled(row)).state is DeliveryState.DELIVERED
+    assert len(receiver.messages) == 1
+
+
 async def test_what_is_cut_off_at_the_end_another_process_sends_at_once(
     world: World, receive: Receive
 ) -> None:
