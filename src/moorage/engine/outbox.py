@@ -148,15 +148,19 @@ class Outbox:
 
     @contextlib.asynccontextmanager
     async def _renewing(self) -> AsyncIterator[None]:
-        """Leases are renewed meanwhile; what is in hand at the end is let go of."""
+        """Leases are renewed meanwhile, or nothing goes on: what is sent without them is sent twice. What is
+        in hand at the end is let go of."""
         self._closing = False
-        renewals = asyncio.create_task(self._renew_leases(), name="outbox:renew")
-        try:
-            yield
-        finally:
-            self._closing = True
-            await self._let_go()
-            renewals.cancel()
+        async with asyncio.TaskGroup() as tasks:
+            renewals = tasks.create_task(self._renew_leases(), name="outbox:renew")
+            try:
+                yield
+            finally:
+                self._closing = True
+                try:
+                    await self._let_go()
+                finally:
+                    renewals.cancel()
 
     # -- claiming ---------------------------------------------------------------------------------------
 

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any  # a script's argument, which it does not look at
 
+import pytest
 from aiohttp import web
 
 from moorage.domain.delivery import DeliveryState
 from moorage.engine.outbox import OutboxLimits
 from moorage.errors import StoreUnavailable
-from moorage.ports.store import Lease, Update, Write
+from moorage.ports.store import Claimable, Lease, Update, Write
 from moorage.testing.store import MemoryStore
 
 from .conftest import Receiver, World
 
 Receive = Callable[..., Awaitable[Receiver]]
+
+
+class Broken(MemoryStore):
+    async def renew(self, kind: Claimable, held: Mapping[str, str], until: datetime) -> frozenset[str]:
+        raise ValueError("a bug")
+
+
+async def never(_: Any) -> web.Response:
+    await asyncio.Event().wait()
+    raise AssertionError
 
 
 async def test_a_round_sends_what_is_due_and_no_more_than_once(world: World, receive: Receive) -> None:
@@ -62,13 +73,31 @@ async def test_a_message_is_not_sent_again_after_an_outage_longer_than_its_lease
     assert len(receiver.messages) == 1
 
 
+async def test_the_outbox_does_not_outlive_its_renewals(world: World, receive: Receive) -> None:
+    receiver = await receive(never)
+    outbox = world.outbox(OutboxLimits(lease=0.3, grace=0.05), store=Broken(world.memory))
+    await world.enqueue(receiver.url)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with asyncio.timeout(5):
+            await outbox.run()
+    assert caught.group_contains(ValueError, match="a bug")
+
+
+async def test_renewals_end_although_letting_go_fails(world: World, receive: Receive) -> None:
+    receiver = await receive(never)
+    async with asyncio.timeout(5):
+        outbox = world.outbox(OutboxLimits(grace=0.05), store=Broken(world.memory))
+        running = asyncio.create_task(outbox.run())
+        await world.enqueue(receiver.url)
+        await receiver.until(1)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "outbox:renew"]
+
+
 async def test_what_is_cut_off_at_the_end_another_process_sends_at_once(
     world: World, receive: Receive
 ) -> None:
-    async def never(_: Any) -> web.Response:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     receiver = await receive(never)
     async with world.running(world.outbox(OutboxLimits(lease=600, grace=0.05))):
         await world.enqueue(receiver.url, number=6)
