@@ -6,16 +6,18 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
+from types import UnionType
 
 import pytest
 
-from moorage.adapters.firestore import database
+from moorage.adapters.firestore import bodies, database
 from moorage.adapters.firestore.database import Database
-from moorage.adapters.firestore.documents import Change, Place, Put
+from moorage.adapters.firestore.documents import PARTS, Alter, Change, Place, Put
 from moorage.adapters.firestore.failures import Unsure
+from moorage.adapters.firestore.queries import Search, Shape
 from moorage.adapters.firestore.store import FirestoreStore
 from moorage.errors import AlreadyExists, StaleWrite, StoreUnavailable, StoreUnusable
-from moorage.ports.store import Append, Insert, Update
+from moorage.ports.store import Append, Insert, Stored, Update
 from moorage.testing.firestore import MISSING, FirestoreEmulator, available, shared_emulator
 from moorage.testing.store_rows import NOW, after, deployment, event, lease, read_deployment
 
@@ -106,14 +108,16 @@ async def test_opening_what_is_away_says_so() -> None:
 
 
 class Losing:
-    """Loses the answers to the next batches, or the batches themselves."""
+    """Loses the answer to the next batch with a change of that kind, or the batch itself."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: Database, *, written: bool) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, at: Database, *, written: bool, of: type | UnionType = Change
+    ) -> None:
         self.lost = 0
         write = at.write
 
         async def lossy(changes: Sequence[Change]) -> None:
-            if self.lost:
+            if self.lost or not any(isinstance(change, of) for change in changes):
                 return await write(changes)
             self.lost += 1
             if written:
@@ -155,6 +159,23 @@ async def test_whose_answer_was_lost_and_who_was_overtaken_does_not_know(
     with pytest.raises(StoreUnavailable):
         await store.commit([Update(replace(row, revision=5))])
     assert (await read_deployment(store)).revision == 9
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_a_restore_whose_answer_was_lost_keeps_the_parts_of_its_rows(
+    store: FirestoreStore, monkeypatch: pytest.MonkeyPatch, *, written: bool
+) -> None:
+    monkeypatch.setattr(bodies, "PART", 1000)
+    row = replace(deployment(), created_by="x" * 3000)
+    await store.restore("deployment", [Stored(replace(row, created_by="y" * 5000), holds_name=True)])
+    losing = Losing(monkeypatch, database_of(store), written=written, of=Alter)
+    await store.restore("deployment", [Stored(row, holds_name=True)])
+    assert losing.lost == 1
+    assert await read_deployment(store) == row
+    every = Search(Shape(PARTS, fields=("pending_since",)), (), None, None)
+    parts = await database_of(store).find(every)
+    assert len({part.place.key.split(".")[0] for part in parts}) == 1  # of one body
+    assert all("pending_since" not in part.fields for part in parts)
 
 
 @pytest.mark.parametrize("written", [True, False])

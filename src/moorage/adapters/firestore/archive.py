@@ -104,7 +104,8 @@ def _changes(
     taken: Mapping[Place, Found],
     unit: str,
 ) -> list[Change]:
-    """The batch. Raises AlreadyExists for a key that a row has which is not replaced."""
+    """The batch. Raises AlreadyExists for a key that a row has which is not replaced. What is there may be of
+    this restore already, by a batch whose answer was lost: its parts stay."""
     freed = {Place(NAMES, key) for row in there.values() if (key := row.fields.get("unique")) is not None}
     holders: dict[Place, str] = {}
     changes: list[Change] = []
@@ -122,5 +123,6 @@ def _changes(
         changes += [Alter(part, {"pending_since": None}) for part in each.parts]
     changes += [Remove(place) for place in freed - holders.keys()]
     changes += [Put(place, {"id": id_}) for place, id_ in holders.items()]
-    changes += [Remove(part) for row in there.values() for part in parts_of(row.fields)]
+    mine = {part for each in prepared for part in each.parts}
+    changes += [Remove(part) for row in there.values() for part in parts_of(row.fields) if part not in mine]
     return changes
