@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 import stat
+import threading
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import aclosing, closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
-from moorage.adapters.sql import sqlite
+from moorage.adapters.sql import sqlite, sqlite_writer
 from moorage.adapters.sql.store import SqlStore
 from moorage.errors import StoreError, StoreUnavailable, StoreUnusable
 from moorage.ports.store import Insert
@@ -149,6 +152,35 @@ async def test_news_end_when_the_store_closes(path: Path) -> None:
     await asyncio.sleep(0.01)
     await store.aclose()
     assert await asyncio.wait_for(listening, 5) == []
+
+
+@pytest.mark.parametrize("failing", [range(3), range(2, 5)])
+async def test_a_passing_error_of_a_look_for_news_ends_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, failing: range
+) -> None:
+    looks, look = itertools.count(), sqlite_writer._data_version
+    passed = threading.Event()
+
+    def sometimes(connection: Connection) -> int:
+        number = next(looks)
+        if number in failing:
+            raise sqlite3.OperationalError("disk I/O error")
+        if number > failing.stop:
+            passed.set()
+        return look(connection)
+
+    monkeypatch.setattr(sqlite_writer, "_data_version", sometimes)
+    monkeypatch.setattr(sqlite_writer, "WATCH_PERIOD", 0.01)
+    store = await SqlStore.open(f"sqlite:///{path}")
+    async with aclosing(store.changes()) as changes:  # type: ignore[type-var]  # a generator, as all are
+        news = asyncio.ensure_future(anext(changes))
+        await asyncio.to_thread(passed.wait, 5)
+        await store.commit([Insert(deployment())])
+        second = await SqlStore.open(f"sqlite:///{path}")
+        await second.commit([Insert(deployment(2))])
+        await asyncio.wait_for(news, 5)
+        await second.aclose()
+    await store.aclose()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # as it should be

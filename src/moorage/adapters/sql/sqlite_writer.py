@@ -66,11 +66,11 @@ class Writer:
 
     def _serve(self) -> None:
         with self._inbox.refusing_at_end(self._loop), retry_while_busy(self._connect) as connection:
-            seen = _data_version(connection)
+            seen = _look(connection, None)
             while (jobs := self._inbox.take(BATCH, WATCH_PERIOD)) is not None:
                 if jobs:
                     deliver(self._loop, _outcomes(connection, jobs), told)
-                if self._watching and (version := _data_version(connection)) != seen:
+                if self._watching and (version := _look(connection, seen)) != seen:
                     seen = version
                     call_in(self._loop, self._changed)
 
@@ -107,6 +107,15 @@ def _alone(connection: Connection, job: Job) -> Outcome:
         if is_busy(error):
             raise
         return Outcome(job, error=error)
+
+
+def _look(connection: Connection, seen: int | None) -> int | None:
+    """What was seen before when the file cannot be read now: it is looked at again, and writes are told their
+    own errors. The thread must not end by it."""
+    try:
+        return _data_version(connection)
+    except sqlite3.Error:
+        return seen
 
 
 def _data_version(connection: Connection) -> int:
