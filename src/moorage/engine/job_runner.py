@@ -72,6 +72,7 @@ class JobRunner:
         self._renewed = clock.now()  # no lease that is held began before
         self._opened: set[str] = set()
         self._opening = asyncio.Event()
+        self._storing_opened = asyncio.Lock()
         self._look = True  # the store may hold queues that nobody told of
         self._next: datetime | None = None  # when it will
         self._check = False  # what is held may have been taken away
@@ -159,6 +160,7 @@ class JobRunner:
                     task.cancel()
 
     async def _look_and_claim(self) -> int:
+        await self._store_opened()  # by itself it might not be done when the round is over
         self._look = True
         return await self._turn()
 
@@ -305,17 +307,26 @@ class JobRunner:
         trouble = StoreTrouble("jobs.openings")
         while True:
             await self._opening.wait()
+            try:
+                await self._store_opened()
+                trouble.worked()
+            except StoreError as error:
+                await asyncio.sleep(trouble.failed(error))
+
+    async def _store_opened(self) -> None:
+        """What was not stored, because the store failed or a round was over, is kept for the next time."""
+        async with self._storing_opened:
             self._opening.clear()
             while self._opened:
-                batch = list(islice(self._opened, self._limits.batch))
-                self._opened.difference_update(batch)
+                batch = set(islice(self._opened, self._limits.batch))
+                self._opened -= batch
                 try:
-                    await self._store.wake_jobs(batch, self._clock.now())
-                    trouble.worked()
-                except StoreError as error:
-                    self._opened.update(batch)
-                    await asyncio.sleep(trouble.failed(error))
-                    continue
+                    await self._store.wake_jobs(list(batch), self._clock.now())
+                    batch.clear()
+                finally:
+                    self._opened |= batch
+                    if self._opened:
+                        self._opening.set()
                 self._look = True
                 self._woken.set()
 

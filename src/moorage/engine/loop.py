@@ -110,6 +110,9 @@ class Engine:
         count, trouble = 0, StoreTrouble("engine.round")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds), self._shift() as shift:
+                await trouble.insist(
+                    self._store_signalled
+                )  # by itself it might not be done when this is over
                 while (claimed := await trouble.insist(lambda: self._claim_due(shift))) or shift.driving:
                     count += claimed
                     if shift.driving and (claimed == 0 or self._free() == 0):
@@ -257,18 +260,23 @@ class Engine:
         trouble = StoreTrouble("engine.signals")
         while True:
             await self._signal.wait()
-            self._signal.clear()
-            while self._signalled:
-                batch = list(islice(self._signalled, SIGNALS_AT_ONCE))
-                self._signalled.difference_update(batch)
-                try:
-                    await self._store.wake(batch, self._clock.now())
-                    trouble.worked()
-                except StoreError as error:
-                    self._signalled.update(batch)
-                    await asyncio.sleep(trouble.failed(error))
-                except asyncio.CancelledError:
-                    self._signalled.update(batch)
+            try:
+                await self._store_signalled()
+                trouble.worked()
+            except StoreError as error:
+                await asyncio.sleep(trouble.failed(error))
+
+    async def _store_signalled(self) -> None:
+        """What was not stored, because the store failed or a round was over, is kept for the next time."""
+        self._signal.clear()
+        while self._signalled:
+            batch = set(islice(self._signalled, SIGNALS_AT_ONCE))
+            self._signalled -= batch
+            try:
+                await self._store.wake(list(batch), self._clock.now())
+                batch.clear()
+            finally:
+                self._signalled |= batch
+                if self._signalled:
                     self._signal.set()
-                    raise
-            self._wake.set()
+        self._wake.set()

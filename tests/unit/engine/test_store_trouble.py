@@ -114,6 +114,24 @@ async def test_signals_of_a_provider_outlive_the_store_s_absence(world: World, s
         await until(lambda: world.compute.calls["observe"] > looks)
 
 
+async def test_signals_that_a_round_could_not_store_are_kept_for_the_next(
+    world: World, store: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, told, away = world.engine(), list[str](), [True]
+
+    async def wake(deployment_ids: Any, now: Any) -> None:
+        if away:
+            raise StoreUnavailable("the store is away")
+        told.extend(deployment_ids)
+
+    monkeypatch.setattr(world.store, "wake", wake)
+    engine.signal("dep")
+    await engine.round(0.1)
+    away.clear()
+    await engine.round(5)
+    assert told == ["dep"]
+
+
 async def test_what_is_in_hand_is_not_claimed_again_after_an_outage_longer_than_its_lease(
     world: World, store: Away, monkeypatch: pytest.MonkeyPatch
 ) -> None:

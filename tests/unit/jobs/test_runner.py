@@ -224,6 +224,37 @@ async def test_jobs_of_a_deployment_that_is_over_fail(yard: Yard, phase: Phase) 
     assert json.loads(done.error or "")["code"] == "deployment_over"
 
 
+async def test_a_round_stores_what_opened_though_nothing_is_to_be_claimed(yard: Yard) -> None:
+    await yard.store.commit([Insert(_deployment("a", Phase.LOADING_MODEL))])
+    process = Process(yard, LIMITS)
+    id_ = await yard.queue(process, "a")
+    await process.runner.round(5)
+    assert (await yard.job(id_)).state is JobState.IN_QUEUE
+    process.serve("a", yard.target("a"))
+    assert await process.runner.round(5) == 1
+    assert (await yard.job(id_)).state is JobState.COMPLETED
+    await process.replicas.aclose()
+
+
+async def test_what_opened_while_a_round_ended_is_kept_for_the_next(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, told = Process(yard, LIMITS), list[str]()
+    hangs = asyncio.Event()
+
+    async def hanging(deployment_ids: Any, now: Any) -> None:
+        await hangs.wait()
+        told.extend(deployment_ids)
+
+    monkeypatch.setattr(process.store, "wake_jobs", hanging)
+    process.runner.opened("a")
+    await process.runner.round(0.05)
+    assert told == []
+    hangs.set()
+    await process.runner.round(5)
+    assert told == ["a"]
+
+
 # -- trouble ------------------------------------------------------------------------------------------------
 
 
