@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from moorage.adapters.sql import postgres_lane, postgres_news
 from moorage.adapters.sql.store import SqlStore
@@ -83,6 +84,39 @@ async def test_connections_that_were_cut_meanwhile_are_not_told(
         )
         assert (await read_deployment(store, "dep_0002")).version == 1
         await asyncio.wait_for(news, PROMPTLY)
+
+
+async def test_listening_goes_on_after_an_error_that_nobody_expected(
+    own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = await asyncio.to_thread(own_server.new_database)
+    hear, connect = postgres_news.News._hear, postgres_news.News._connect
+    broken, refused = asyncio.Event(), asyncio.Event()
+
+    async def breaking(news: postgres_news.News, connection: postgres_news.Listening) -> None:
+        if not broken.is_set():
+            broken.set()
+            raise RuntimeError("what nobody expected")
+        await hear(news, connection)
+
+    async def refusing(news: postgres_news.News) -> postgres_news.Listening:
+        if broken.is_set() and not refused.is_set():
+            refused.set()
+            raise RuntimeError("again")
+        return await connect(news)
+
+    monkeypatch.setattr(postgres_news.News, "_hear", breaking)
+    monkeypatch.setattr(postgres_news.News, "_connect", refusing)
+    with capture_logs() as logs:
+        store = await SqlStore.open(url)
+        async with aclosing(store.changes()) as changes:  # type: ignore[type-var]  # as above
+            await asyncio.wait_for(anext(changes), PROMPTLY)
+            second = await SqlStore.open(url)
+            await second.commit([Insert(deployment(1))])
+            await asyncio.wait_for(anext(changes), PROMPTLY)
+        await asyncio.gather(store.aclose(), second.aclose())
+    assert [line["event"] for line in logs] == ["postgres_news_lost", "postgres_listening_again"]
+    assert "what nobody expected" in logs[0]["error"]
 
 
 async def test_a_connection_cut_in_a_commit_leaves_open_what_came_of_it(

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import psycopg
+import structlog
 from sqlalchemy import Connection
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+from moorage.adapters.sql.postgres_errors import told
+from moorage.adapters.sql.postgres_url import place
+
+log = structlog.get_logger(__name__)
 
 CHANNEL = "moorage"
 HEARTBEAT = 20.0  # seconds of silence until the connection has to show that it lives
 PATIENCE = 5.0  # seconds for that
+PAUSE = 0.1  # seconds before the first try to connect again
 RETRY_AT_MOST = 5.0  # seconds between two tries to connect
 
 # Any: the row type of a connection that reads no rows
@@ -50,11 +56,17 @@ class News:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _follow(self, connection: Listening) -> None:
+        """For as long as the store is open: whatever broke, it is listened again."""
         while True:
-            with suppress(psycopg.Error, OSError, TimeoutError):
+            try:
                 async with connection:
                     await self._hear(connection)
+            except Exception as error:
+                where = place(self._parameters)
+                log.warning("postgres_news_lost", error=f"{type(error).__name__}: {told(error, where)}")
+            await asyncio.sleep(PAUSE)
             connection = await self._reconnect()
+            log.info("postgres_listening_again")
             self._changed()
 
     async def _hear(self, connection: Listening) -> None:
@@ -68,7 +80,7 @@ class News:
 
     async def _reconnect(self) -> Listening:
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type((psycopg.Error, OSError)),
+            retry=retry_if_exception_type(Exception),
             wait=wait_random_exponential(multiplier=0.1, max=RETRY_AT_MOST),
         )
         connect: Callable[[], Awaitable[Listening]] = self._connect
