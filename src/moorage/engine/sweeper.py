@@ -12,6 +12,7 @@ import asyncio
 import secrets
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
 import structlog
 
@@ -30,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 ACCOUNT_SECONDS = 60.0  # for one account of a provider to be swept
 DUTY = "sweeper"
+
+_Account: TypeAlias = tuple[str, str | None]  # the provider's name, the id of the credentials
 
 
 class Sweeper:
@@ -51,7 +54,7 @@ class Sweeper:
         self._new_id = new_id
         self._every = every
         self._grace = grace
-        self._ownerless_since: dict[str, datetime] = {}
+        self._ownerless_since: dict[_Account, dict[str, datetime]] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -85,34 +88,49 @@ class Sweeper:
 
     async def sweep(self, providers: Iterable[Provider] | None = None) -> int:
         """One round over all providers, or those; returns how many orphans were removed."""
-        removed, found = 0, set[str]()
+        removed = 0
         for provider in self._providers.values() if providers is None else providers:
-            for account in await self._vault.ids_at(provider):
+            accounts = await self._vault.ids_at(provider)
+            self._forget_all_but(provider, accounts)
+            for account in accounts:
                 try:
                     async with asyncio.timeout(ACCOUNT_SECONDS):
-                        removed += await self._sweep_account(provider, account, found)
+                        removed += await self._sweep_account(provider, account)
                 except (ProviderError, TimeoutError) as error:
                     told = error.detail if isinstance(error, ProviderError) else "it did not answer in time"
                     log.warning("sweeper.provider_failed", provider=provider.name, error=told)
-        self._ownerless_since = {n: t for n, t in self._ownerless_since.items() if n in found}
         return removed
 
-    async def _sweep_account(self, provider: Provider, account: str | None, found: set[str]) -> int:
+    def _forget_all_but(self, provider: Provider, accounts: Iterable[str | None]) -> None:
+        kept = {(provider.name, account) for account in accounts}
+        self._ownerless_since = {
+            at: names for at, names in self._ownerless_since.items() if at[0] != provider.name or at in kept
+        }
+
+    async def _sweep_account(self, provider: Provider, account: str | None) -> int:
+        """Only a list that came to its end says of a name that it is gone: one that was cut off, or that
+        another duty goes through, must not begin anybody's grace anew."""
         credentials = None if account is None else await self._vault.open(account)
-        removed = 0
+        since = self._ownerless_since.setdefault((provider.name, account), {})
+        removed, found = 0, set[str]()
         async for handle in provider.owned(credentials):
             found.add(handle.name)
-            if await self._is_orphan(handle):
-                removed += await self._remove(provider, handle, account, credentials)
+            if await self._is_orphan(handle, since):
+                gone = await self._remove(provider, handle, account, credentials)
+                removed += gone
+                if gone:
+                    since.pop(handle.name, None)
+        for name in since.keys() - found:
+            del since[name]
         return removed
 
-    async def _is_orphan(self, handle: Handle) -> bool:
+    async def _is_orphan(self, handle: Handle, ownerless_since: dict[str, datetime]) -> bool:
         """True when it has been ownerless for the grace period."""
         now = self._clock.now()
         if await self._owner(handle) is not None:
-            self._ownerless_since.pop(handle.name, None)
+            ownerless_since.pop(handle.name, None)
             return False
-        since = self._ownerless_since.setdefault(handle.name, now)
+        since = ownerless_since.setdefault(handle.name, now)
         return now - since >= timedelta(seconds=self._grace)
 
     async def _owner(self, handle: Handle) -> Deployment | None:
@@ -138,7 +156,6 @@ class Sweeper:
         answer = await provider.delete(handle, credentials)
         if not isinstance(answer, Absent):
             return 0
-        self._ownerless_since.pop(handle.name, None)
         log.warning("sweeper.removed_orphan", provider=provider.name, name=handle.name)
         deployment = await self._store.deployment(parsed.deployment_id)
         if deployment is not None and await self._speaks_for(account, deployment.organization_id):

@@ -227,6 +227,17 @@ async def test_the_sweeper_removes_what_nobody_owns_and_says_so(world: World, pl
     assert (await world.events(id_))[-1].type == "deployment.orphan_removed"
 
 
+async def test_what_a_sweep_did_not_list_keeps_its_grace(world: World, plan: RevisionPlan) -> None:
+    world.compute.add_stray(str(ExternalName(world.new_id("dep"), 1, 1)), plan)
+    sweeper = world.sweeper(grace=0.05)
+    assert await sweeper.sweep() == 0
+    assert await sweeper.sweep([]) == 0, "another duty, of other providers"
+    world.compute.faults.raise_next("owned", Retry("away"))
+    assert await sweeper.sweep() == 0
+    await asyncio.sleep(0.06)
+    assert await sweeper.sweep() == 1
+
+
 async def test_the_sweeper_leaves_alone_what_is_not_of_our_making(world: World, plan: RevisionPlan) -> None:
     world.compute.add_stray("somebody-elses", plan)
     assert await world.sweeper().sweep() == 0
