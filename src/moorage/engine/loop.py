@@ -138,6 +138,8 @@ class Engine:
                     self._shifts.remove(shift)
                     for task in beside:
                         task.cancel()
+        except ExceptionGroup as failures:
+            raise _one_store_error(failures) or failures from None
         finally:
             await self._let_go(held)
 
@@ -280,3 +282,11 @@ class Engine:
                 if self._signalled:
                     self._signal.set()
         self._wake.set()
+
+
+def _one_store_error(failures: ExceptionGroup[Exception]) -> StoreError | None:
+    """What a caller knows how to take, unless anything else went wrong, which must not be hidden by it."""
+    first = failures.exceptions[0]
+    if failures.split(StoreError)[1] is not None:
+        return None
+    return first if isinstance(first, StoreError) else None

@@ -132,6 +132,15 @@ async def test_signals_that_a_round_could_not_store_are_kept_for_the_next(
     assert told == ["dep"]
 
 
+async def test_a_round_raises_the_store_s_error_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(*_: Any) -> Any:
+        raise StaleWrite("no")
+
+    monkeypatch.setattr(world.store, "claim_deployments", refused)
+    with pytest.raises(StoreError):
+        await world.engine().round(5)
+
+
 async def test_what_is_in_hand_is_not_claimed_again_after_an_outage_longer_than_its_lease(
     world: World, store: Away, monkeypatch: pytest.MonkeyPatch
 ) -> None:
