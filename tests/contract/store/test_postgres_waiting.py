@@ -66,6 +66,30 @@ async def test_a_lock_longer_than_the_timeout_is_told(
     await store.aclose()
 
 
+@pytest.mark.parametrize("timeouts", [{"lock_timeout": "100ms"}, {"statement_timeout": "100ms"}])
+async def test_a_lock_of_one_row_fails_nobody_else(
+    emptied: str, other: psycopg.Connection, timeouts: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "_TIMEOUTS", timeouts)
+    monkeypatch.setattr(postgres, "_TIMEOUTS_ALONE", timeouts)
+    store = await SqlStore.open(emptied, pool=3)
+    await store.commit([Insert(deployment(1))])
+    locked = Update(replace(await read_deployment(store), revision=2))
+    with other.transaction():
+        other.execute("SELECT 1 FROM deployments FOR UPDATE")
+        units = [[Insert(deployment(number))] for number in range(2, 22)]
+        commits = [store.commit(unit) for unit in units]
+        commits.insert(10, store.commit([locked]))
+        results = await asyncio.gather(*commits, store.wake(["dep_0001"], after(1)), return_exceptions=True)
+    failed = [result for result in results if result is not None]
+    assert [type(error) for error in failed] == [StoreUnavailable] * 2
+    assert all("timeout" in str(error) for error in failed)
+    assert (await read_deployment(store)).revision == 1
+    assert (await read_deployment(store, "dep_0021")).version == 1
+    await store.commit([locked])
+    await store.aclose()
+
+
 async def test_claims_of_many_at_once_keep_their_limits_and_never_meet(emptied: str, store: SqlStore) -> None:
     await store.commit([Insert(deployment(number)) for number in range(60)])
     stores = [store, *[await SqlStore.open(emptied) for _ in range(3)]]

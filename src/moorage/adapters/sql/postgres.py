@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 from moorage.adapters.sql.database import Work
 from moorage.adapters.sql.jobs import Job, Outcome
 from moorage.adapters.sql.migrate import is_current, migrate
-from moorage.adapters.sql.postgres_errors import is_away, told
+from moorage.adapters.sql.postgres_errors import is_away, is_timeout, told
 from moorage.adapters.sql.postgres_lane import Lane
 from moorage.adapters.sql.postgres_news import News, tell
 from moorage.adapters.sql.postgres_session import Session
@@ -36,6 +36,8 @@ BATCH = 256  # units in one transaction
 OLDEST = 13  # version of the server
 MIGRATIONS = 0x6D6F6F72  # the lock of whoever brings the tables up to date
 _TIMEOUTS = {"statement_timeout": "10s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "60s"}
+# Of each unit alone after all together waited: the others wait on (`postgres_lane.DEADLINE`).
+_TIMEOUTS_ALONE = {"lock_timeout": "1s"}
 _MIGRATION_TIMEOUTS = {"statement_timeout": "0", "lock_timeout": "60s"}
 
 
@@ -112,9 +114,10 @@ class PostgresDatabase:
         try:
             return session.transact(partial(_together, jobs=jobs), last=last)
         except Exception as error:
-            if is_away(error) or (len(jobs) == 1 and jobs[0].work is not None):
+            waited = is_timeout(error)
+            if (is_away(error) and not waited) or (len(jobs) == 1 and (waited or jobs[0].work is not None)):
                 raise
-        return session.transact(partial(_one_by_one, jobs=jobs), last=last)
+        return session.transact(partial(_one_by_one, jobs=jobs, waited=waited), last=last)
 
 
 def prepare(parameters: Mapping[str, Any]) -> None:
@@ -180,7 +183,9 @@ def _together(connection: Connection, jobs: Sequence[Job]) -> Sequence[Outcome]:
     return [Outcome(job, job.work(connection) if job.work else None) for job in awaited]
 
 
-def _one_by_one(connection: Connection, jobs: Sequence[Job]) -> Sequence[Outcome]:
+def _one_by_one(connection: Connection, jobs: Sequence[Job], waited: bool) -> Sequence[Outcome]:
+    if waited:
+        _set(connection, _TIMEOUTS_ALONE, local=True)
     return [_alone(connection, job) for job in _awaited(jobs)]
 
 
@@ -196,7 +201,7 @@ def _alone(connection: Connection, job: Job) -> Outcome:
                 write_alone(connection, job.unit)
             return Outcome(job, job.work(connection) if job.work else None)
     except Exception as error:
-        if is_away(error):  # of the whole transaction
+        if is_away(error) and not is_timeout(error):  # of the whole transaction
             raise
         return Outcome(job, error=error)
 

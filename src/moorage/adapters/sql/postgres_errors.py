@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from moorage.errors import StoreError, StoreUnavailable, StoreUnusable
 
 _CONFLICTS = frozenset({"40001", "40P01"})  # serialization failure, deadlock
+_TIMEOUTS = frozenset({"55P03", "57014"})  # of a lock, of a statement
 _FORBIDDEN = frozenset({"28000", "28P01", "3D000", "42501"})
 _AWAY_CLASSES = ("08", "40", "53", "57", "58")  # connection, rollback, resources, operator, system
 _AWAY = frozenset({"25006", "25P03", "25P04", "55P03"})  # a standby, times out in a transaction, lock timeout
@@ -37,6 +38,11 @@ def is_conflict(error: BaseException) -> bool:
 def is_lost(error: BaseException) -> bool:
     """Whether the connection has gone with it."""
     return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether a statement took too long, most often for a lock: of the rows that it was about alone."""
+    return isinstance(error, DBAPIError) and not is_lost(error) and _state(error.orig) in _TIMEOUTS
 
 
 def is_away(error: Exception) -> bool:
