@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import replace
 
 import psycopg
@@ -104,6 +105,25 @@ async def test_claims_of_many_at_once_keep_their_limits_and_never_meet(emptied: 
     claimed = [row.id for claim in claims for row in claim]
     assert len(claimed) == len(set(claimed)) > 0
     await asyncio.gather(*(claimer.aclose() for claimer in stores[1:]))
+
+
+# -- news
+
+
+async def test_a_renewal_is_told_when_it_ends_a_lease_early_alone(emptied: str, store: SqlStore) -> None:
+    second = await SqlStore.open(emptied)
+    await store.commit([Insert(deployment(1))])
+    await store.claim_deployments(lease("t"), after(9), 1)
+    await asyncio.sleep(0.2)  # for what was told until here
+    async with aclosing(second.changes()) as changes:  # type: ignore[type-var]  # a generator, as all are
+        news = asyncio.ensure_future(anext(changes))
+        assert await store.renew("deployments", {"dep_0001": "t"}, after(60)) == {"dep_0001"}
+        assert await store.renew("deployments", {"dep_0001": "another's"}, after(10)) == frozenset()
+        await asyncio.sleep(0.2)
+        assert not news.done()
+        assert await store.renew("deployments", {"dep_0001": "t"}, after(10)) == {"dep_0001"}
+        await asyncio.wait_for(news, 5)
+    await second.aclose()
 
 
 # -- conflicts

@@ -17,9 +17,10 @@ class Database(Protocol):
     async def read(self, work: Work[T]) -> T:
         """Runs `work`, which must not write."""
 
-    async def write(self, work: Work[T], *, quiet: bool = False) -> T:
+    async def write(self, work: Work[T], *, quiet: bool | Callable[[T], bool] = False) -> T:
         """Runs `work` in a transaction, committed and durable when this returns. `work` may run more than
-        once, only the last run counts. With `quiet` other processes need not hear of it."""
+        once, only the last run counts. With `quiet`, or where that says so of the
+        result, other processes need not hear of it."""
 
     async def commit(self, unit: Unit) -> None:
         """Writes a unit of work. Raises AlreadyExists or StaleWrite."""

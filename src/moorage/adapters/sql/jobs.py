@@ -22,7 +22,7 @@ class Job:
     future: asyncio.Future[Any]
     work: Work[Any] | None = None
     unit: Unit | None = None
-    quiet: bool = False  # as in `Database.write`
+    quiet: bool | Callable[[Any], bool] = False  # as in `Database.write`
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,12 @@ class Outcome:
     job: Job
     result: Any = None
     error: Exception | None = None
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no other process need hear of it: a unit that failed was not written."""
+        quiet = self.job.quiet
+        return self.error is not None or (quiet(self.result) if callable(quiet) else quiet)
 
 
 class Inbox:

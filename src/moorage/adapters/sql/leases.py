@@ -79,11 +79,13 @@ def claim_duty(connection: Connection, duty: str, lease: Lease, now: datetime) -
 
 def renew(
     connection: Connection, kind: Claimable, held: Mapping[str, str], until: datetime
-) -> frozenset[str]:
-    table = _LEASED[kind]
+) -> tuple[frozenset[str], bool]:
+    """The ids that are still held, and whether any is free sooner than it would have been."""
+    table, end = _LEASED[kind], to_micros(until)
     still_held = tuple_(table.c.id, table.c.lease_token).in_(list(held.items()))
-    renewed = update(table).where(still_held).values(lease_until=to_micros(until)).returning(table.c.id)
-    return frozenset(connection.execute(renewed).scalars())
+    latest = connection.execute(select(func.max(table.c.lease_until)).where(still_held)).scalar()
+    renewed = update(table).where(still_held).values(lease_until=end).returning(table.c.id)
+    return frozenset(connection.execute(renewed).scalars()), latest is not None and latest > end
 
 
 def wake(connection: Connection, deployment_ids: Sequence[str], now: datetime) -> None:

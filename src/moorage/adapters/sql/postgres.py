@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -74,7 +74,7 @@ class PostgresDatabase:
         result: T = await self._reads.ask(Job(_future(), work=work))
         return result
 
-    async def write(self, work: Work[T], *, quiet: bool = False) -> T:
+    async def write(self, work: Work[T], *, quiet: bool | Callable[[T], bool] = False) -> T:
         result: T = await self._writes.ask(Job(_future(), work=work, quiet=quiet))
         return result
 
@@ -110,14 +110,17 @@ class PostgresDatabase:
     def _write(self, session: Session, jobs: Sequence[Job]) -> Sequence[Outcome]:
         """All together in few statements; if one of them cannot be, one after another, so that it fails
         alone."""
-        last = partial(tell, writer=self._name) if any(not job.quiet for job in jobs) else _nothing
         try:
-            return session.transact(partial(_together, jobs=jobs), last=last)
+            return session.transact(partial(_together, jobs=jobs), last=self._tell_others)
         except Exception as error:
             waited = is_timeout(error)
             if (is_away(error) and not waited) or (len(jobs) == 1 and (waited or jobs[0].work is not None)):
                 raise
-        return session.transact(partial(_one_by_one, jobs=jobs, waited=waited), last=last)
+        return session.transact(partial(_one_by_one, jobs=jobs, waited=waited), last=self._tell_others)
+
+    def _tell_others(self, connection: Connection, outcomes: Sequence[Outcome]) -> None:
+        if not all(outcome.quiet for outcome in outcomes):
+            tell(connection, self._name)
 
 
 def prepare(parameters: Mapping[str, Any]) -> None:
@@ -208,10 +211,6 @@ def _alone(connection: Connection, job: Job) -> Outcome:
 
 def _read(session: Session, jobs: Sequence[Job]) -> Sequence[Outcome]:
     return [Outcome(job, session.run(job.work) if job.work else None) for job in jobs]
-
-
-def _nothing(connection: Connection) -> None:
-    pass
 
 
 def _future() -> asyncio.Future[Any]:  # Any: as jobs

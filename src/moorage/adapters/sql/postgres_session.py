@@ -43,16 +43,16 @@ class Session:
 
         return self._try(attempt)
 
-    def transact(self, work: Work[T], *, last: Work[None] = lambda _: None) -> T:
-        """`work`, then `last`, in a transaction. Runs it again after a conflict or when the connection broke
-        before it was to be committed. Raises StoreUnavailable when it broke in the commit: what came of it
-        then is not known."""
+    def transact(self, work: Work[T], *, last: Callable[[Connection, T], None]) -> T:
+        """`work`, then `last` with what came of it, in a transaction. Runs it again after a conflict or when
+        the connection broke before it was to be committed. Raises StoreUnavailable when it broke in the
+        commit: what came of it then is not known."""
 
         def attempt(connection: Connection) -> T:
             transaction = connection.begin()
             try:
                 result = work(connection)
-                last(connection)
+                last(connection, result)
             except BaseException:
                 with suppress(DBAPIError):
                     transaction.rollback()

@@ -12,7 +12,7 @@ import asyncio
 import random
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
@@ -59,7 +59,7 @@ class SqliteDatabase:
     async def read(self, work: Work[T]) -> T:
         return await self._reader.run(work)
 
-    async def write(self, work: Work[T], *, quiet: bool = False) -> T:
+    async def write(self, work: Work[T], *, quiet: bool | Callable[[T], bool] = False) -> T:
         return await self._writer.run(work)
 
     async def commit(self, unit: Unit) -> None:

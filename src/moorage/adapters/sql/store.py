@@ -52,7 +52,8 @@ class SqlStore:
     def changes(self) -> AsyncIterator[None]:
         return self._database.changes()
 
-    # -- writes. Claims are quiet: they put off what others wait for, and at its end these find out.
+    # -- writes. Claims are quiet, and so are renewals unless a lease ends early: they put off what others
+    # wait for, and at its end these find out.
 
     async def commit(self, writes: Sequence[Write]) -> None:
         await self._database.commit(rows.prepare(writes))
@@ -75,7 +76,10 @@ class SqlStore:
     async def renew(self, kind: Claimable, held: Mapping[str, str], until: datetime) -> frozenset[str]:
         if not held:
             return frozenset()
-        return await self._database.write(lambda c: leases.renew(c, kind, held, until))
+        renewed, _ = await self._database.write(
+            lambda c: leases.renew(c, kind, held, until), quiet=lambda result: not result[1]
+        )
+        return renewed
 
     async def wake(self, deployment_ids: Sequence[str], now: datetime) -> None:
         await self._database.write(lambda c: leases.wake(c, deployment_ids, now))
