@@ -87,7 +87,7 @@ def _carry_out(
         case "ENV" | "LABEL" | "VOLUME" | "EXPOSE" | "USER" | "HEALTHCHECK" | "ENTRYPOINT" | "CMD":
             pass  # says how it is run
         case _:
-            raise NotImplementedError(f"{each.name} {each.value}")
+            raise ValueError(f"{each.name} {each.value} is no step that can be carried out without an engine")
 
 
 def _copy(sources: list[str], to: Path, context: Path, allowed: set[str]) -> None:

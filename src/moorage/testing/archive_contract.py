@@ -1,8 +1,8 @@
 """What every store must do as an archive (`moorage.ports.store.Archive`), as tests that anybody's can run.
 
 `ArchiveContract` needs an archive alone. `RestoredStoreContract` asks a store whether it can serve what was
-restored into it, and keep in an archive what was written to it. Subclass both, with the fixtures marked as
-abstract. Needs pytest with pytest-asyncio in auto mode.
+restored into it, and keep in an archive what was written to it. Subclass both, with the fixtures that they
+name. Needs pytest with pytest-asyncio in auto mode.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ def version(row: Row, number: int) -> Stored:
 
 
 class ArchiveContract:
-    @pytest.fixture
-    def archive(self) -> Archive:
-        raise NotImplementedError("an empty archive")
+    """Whoever passes it brings the fixture `archive`, an empty one."""
 
     async def test_what_is_restored_is_stored(self, archive: Archive) -> None:
         for number, collection in enumerate(COLLECTIONS):
@@ -147,9 +145,7 @@ class ArchiveContract:
 
 
 class RestoredStoreContract:
-    @pytest.fixture
-    def store(self) -> OpenStore:
-        raise NotImplementedError("an empty store that is an archive too")
+    """Whoever passes it brings the fixture `store`, an empty one that is an archive too."""
 
     async def test_what_was_committed_is_stored(self, store: OpenStore) -> None:
         row = deployment(1)
